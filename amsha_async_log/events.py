@@ -7,7 +7,7 @@ Durations are seconds, sizes bytes, costs US dollars.
 
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 __all__ = [
     "ErrorRecovered",
@@ -26,6 +26,11 @@ __all__ = [
     "StepStarted",
     "default_level",
 ]
+
+
+def _always(value: str) -> Any:
+    """A default that is written all the same, since readers look for it on the line."""
+    return field(default_factory=lambda: value)
 
 
 class _Event(Struct, tag_field="event", kw_only=True, omit_defaults=True):
@@ -50,7 +55,7 @@ class _End(_Event, kw_only=True):
 class ExecutionStarted(_Event, tag="execution.started", kw_only=True):
     """An execution was entered. Written by `log.execution(...)`."""
 
-    status: str = "running"
+    status: str = _always("running")
     parent_execution_id: str | None = None
     depends_on: tuple[str, ...] = ()
     inputs: Any = None
@@ -61,7 +66,7 @@ class ExecutionStarted(_Event, tag="execution.started", kw_only=True):
 class ExecutionCompleted(_End, tag="execution.completed", kw_only=True):
     """An execution ended without an exception."""
 
-    status: str = "completed"
+    status: str = _always("completed")
 
 
 class ExecutionFailed(_End, tag="execution.failed", kw_only=True):
@@ -69,7 +74,7 @@ class ExecutionFailed(_End, tag="execution.failed", kw_only=True):
 
     error_type: str
     error_message: str
-    status: str = "failed"
+    status: str = _always("failed")
     attempt: int = 1
     max_retries: int | None = None
 
@@ -78,7 +83,7 @@ class ExecutionCancelled(_End, tag="execution.cancelled", kw_only=True):
     """An execution was cancelled: its block was left by a cancellation, KeyboardInterrupt or SystemExit."""
 
     error_type: str
-    status: str = "cancelled"
+    status: str = _always("cancelled")
 
 
 class StepStarted(_Event, tag="step.started", kw_only=True):
@@ -87,7 +92,7 @@ class StepStarted(_Event, tag="step.started", kw_only=True):
     step_kind: str
     step_name: str
     parent_step_id: str | None = None
-    status: str = "running"
+    status: str = _always("running")
 
 
 class StepCompleted(_End, tag="step.completed", kw_only=True):
@@ -95,7 +100,7 @@ class StepCompleted(_End, tag="step.completed", kw_only=True):
 
     step_kind: str
     step_name: str
-    status: str = "completed"
+    status: str = _always("completed")
 
 
 class StepFailed(_End, tag="step.failed", kw_only=True):
@@ -105,7 +110,7 @@ class StepFailed(_End, tag="step.failed", kw_only=True):
     step_name: str
     error_type: str
     error_message: str
-    status: str = "failed"
+    status: str = _always("failed")
 
 
 class StepCancelled(_End, tag="step.cancelled", kw_only=True):
@@ -114,7 +119,7 @@ class StepCancelled(_End, tag="step.cancelled", kw_only=True):
     step_kind: str
     step_name: str
     error_type: str
-    status: str = "cancelled"
+    status: str = _always("cancelled")
 
 
 # -- LLM operations ----------------------------------------------------------------------------------------------------
