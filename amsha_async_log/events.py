@@ -72,8 +72,8 @@ class ExecutionCompleted(_End, tag="execution.completed", kw_only=True):
 class ExecutionFailed(_End, tag="execution.failed", kw_only=True):
     """An execution ended with an exception; `stacktrace` holds its frames."""
 
-    error_type: str
-    error_message: str
+    error_type: str | None = None
+    error_message: str | None = None
     status: str = _always("failed")
     attempt: int = 1
     max_retries: int | None = None
@@ -108,8 +108,8 @@ class StepFailed(_End, tag="step.failed", kw_only=True):
 
     step_kind: str
     step_name: str
-    error_type: str
-    error_message: str
+    error_type: str | None = None
+    error_message: str | None = None
     status: str = _always("failed")
 
 

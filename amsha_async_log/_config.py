@@ -1,0 +1,187 @@
+"""The options of `open_log`: their defaults, where they come from, and what is allowed."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import fields as struct_fields
+
+from .exceptions import ConfigError
+from .records import LEVEL_NAMES, LEVELS
+
+__all__ = ["LogConfig", "build_config", "level_number"]
+
+ENVIRONMENT_PREFIX: Final = "AMSHA_LOG_"
+
+
+def _script_name() -> str:
+    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+
+
+class LogConfig(Struct, frozen=True, kw_only=True):
+    """Every option of a log. Zero always means off or unlimited. Raises `ConfigError` on a wrong value."""
+
+    path: str = "logs/amsha.jsonl"
+    """The active file. Other processes, and forked children, write beside it as `<stem>.<writer><suffix>`."""
+    level: str = "INFO"
+    """Calls below this level return False at once and are not counted. A name or a `logging` number."""
+    max_queue_size: int = 65_536
+    """Records that may wait for the batcher. Beyond it a call is refused (`queue_full`), or waits."""
+    max_queue_bytes: int = 64 * 1024 * 1024
+    """Encoded bytes that may wait (`queue_bytes`). A typed event counts as 512."""
+    when_full: Literal["drop_newest", "block"] = "drop_newest"
+    """`block` makes threads without a running event loop wait for room; on a loop's thread it refuses all the same."""
+    flush_interval_s: float = 0.1
+    """Longest time a record waits for company before it is written. 0 writes as soon as the batcher gets to it."""
+    max_bytes: int = 50 * 1024 * 1024
+    """Size at which a segment is closed and renamed. 0: never."""
+    backup_count: int = 10
+    """Rotated segments kept for each writer; older ones are deleted. 0: all are kept."""
+    durability: Literal["os", "fsync", "fsync_errors"] = "os"
+    """`os`: written means handed to the kernel. `fsync`: each batch is fsynced. `fsync_errors`: those with an ERROR."""
+    console: Literal["auto"] | bool = "auto"
+    """Print lines on stderr too. `auto`: when stderr is a terminal."""
+    shutdown_timeout_s: float = 5.0
+    """Longest time a close may take. What is not written by then is counted as `left_behind`. 0: no limit."""
+    handle_sigterm: bool = True
+    """Drain on SIGTERM, where nothing else handles it, before its default action happens."""
+    max_record_bytes: int = 1024 * 1024
+    """A value that makes a line longer is replaced by its size and beginning. 0: no limit."""
+    file_mode: int = 0o600
+    """Permissions of new files, before the umask."""
+    program: str = field(default_factory=_script_name)
+    """Name of the program in the segment header. Default: the script's name."""
+
+    rotate_interval_s: float = 0
+    max_age_s: float = 0
+    max_total_bytes: int = 0
+    compression: str | None = None
+    sample_interval_s: float = 0
+    gpu_interval_s: float = 0
+    redact: bool = False
+    payload_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is not allowed; the message names option, value and what is."""
+        for name, neutral in _NOT_AVAILABLE.items():
+            value = getattr(self, name)
+            if value != neutral:
+                raise _wrong(name, value, f"only {neutral!r}: this part is not available in this version")
+        for name, check, allowed in _RULES:
+            value = getattr(self, name)
+            if not check(value):
+                raise _wrong(name, value, allowed)
+
+
+_NOT_AVAILABLE: Final[Mapping[str, object]] = {
+    "rotate_interval_s": 0,
+    "max_age_s": 0,
+    "max_total_bytes": 0,
+    "compression": None,
+    "sample_interval_s": 0,
+    "gpu_interval_s": 0,
+    "redact": False,
+    "payload_bytes": 0,
+}
+
+
+def _wrong(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"option {name}={value!r}: allowed is {allowed}")
+
+
+def _is_int(value: object, minimum: int = 0) -> bool:
+    return type(value) is int and value >= minimum
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+def _one_of(*choices: str) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and value in choices
+
+
+_COUNT = "an integer of 0 or more (0: unlimited)"
+_SECONDS = "a number of seconds of 0 or more"
+_FLAG = "True or False"
+_LEVEL_CHOICES = ", ".join(LEVELS)
+
+_RULES: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
+    ("path", lambda v: isinstance(v, str) and v != "" and "\0" not in v, "the path of a file"),
+    ("level", _one_of(*LEVELS), _LEVEL_CHOICES),
+    ("max_queue_size", _is_int, _COUNT),
+    ("max_queue_bytes", _is_int, _COUNT),
+    ("when_full", _one_of("drop_newest", "block"), "'drop_newest' or 'block'"),
+    ("flush_interval_s", _is_seconds, _SECONDS),
+    ("max_bytes", _is_int, "an integer of 0 or more (0: never rotate)"),
+    ("backup_count", _is_int, _COUNT),
+    ("durability", _one_of("os", "fsync", "fsync_errors"), "'os', 'fsync' or 'fsync_errors'"),
+    ("console", lambda v: isinstance(v, bool) or v == "auto", "'auto', True or False"),
+    ("shutdown_timeout_s", _is_seconds, _SECONDS),
+    ("handle_sigterm", lambda v: isinstance(v, bool), _FLAG),
+    ("max_record_bytes", lambda v: _is_int(v) and (v == 0 or v >= 256), "0 (no limit) or an integer of 256 or more"),
+    ("file_mode", lambda v: _is_int(v) and v <= 0o777, "permission bits from 0 to 0o777"),
+    ("program", lambda v: isinstance(v, str), "a name"),
+)
+
+
+def level_number(level: object) -> int:
+    """The number of a level given by name (any case) or number. Raises `ConfigError` on any other value."""
+    if isinstance(level, str) and level.upper() in LEVELS:
+        return LEVELS[level.upper()]
+    if type(level) is int and level in LEVEL_NAMES:
+        return level
+    raise _wrong("level", level, _LEVEL_CHOICES)
+
+
+def _from_text(name: str, text: str) -> object:
+    """An environment variable's text as the option's type; text that does not fit stays text and is refused."""
+    default = _DEFAULTS[name]
+    lowered = text.strip().lower()
+    if lowered in ("true", "false") and (isinstance(default, bool) or name == "console"):
+        return lowered == "true"
+    if isinstance(default, bool) and lowered in ("0", "1"):
+        return lowered == "1"
+    if isinstance(default, int | float) and not isinstance(default, bool):
+        for parse in (lambda t: int(t, 8) if name == "file_mode" else int(t), float):
+            try:
+                return parse(lowered)
+            except ValueError:
+                continue
+    return text
+
+
+_DEFAULTS: Final[Mapping[str, object]] = {
+    f.name: f.default_factory() if callable(f.default_factory) else f.default for f in struct_fields(LogConfig)
+}
+
+
+def build_config(options: Mapping[str, object], environ: Mapping[str, str] | None = None) -> LogConfig:
+    """One configuration out of keyword arguments and, where they are silent, `AMSHA_LOG_<OPTION>` variables.
+
+    Raises `ConfigError` on an unknown option, in the keywords or the environment, and on a wrong value.
+    """
+    environ = os.environ if environ is None else environ
+    chosen: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+            if name not in _DEFAULTS:
+                raise ConfigError(f"environment variable {variable}={text!r}: allowed are {_names()}")
+            chosen[name] = _from_text(name, text)
+    for name, value in options.items():
+        if name not in _DEFAULTS:
+            raise ConfigError(f"option {name}={value!r}: no such option; allowed are {', '.join(_DEFAULTS)}")
+        chosen[name] = value
+    if isinstance(chosen.get("path"), os.PathLike):
+        chosen["path"] = os.fspath(chosen["path"])
+    if "level" in chosen:
+        chosen["level"] = LEVEL_NAMES[level_number(chosen["level"])]
+    return LogConfig(**chosen)
+
+
+def _names() -> str:
+    return ", ".join(ENVIRONMENT_PREFIX + name.upper() for name in _DEFAULTS)

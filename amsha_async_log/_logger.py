@@ -1,0 +1,507 @@
+"""The calls. None of them waits for a disk, takes a lock or raises because of what it is given.
+
+A plain call costs about one `encode` of its fields plus the keyword arguments Python builds for any call: the
+fields are encoded here and now, which is the snapshot. What is rare (arguments, exceptions, names that clash, values
+that do not encode) is in `_put_rare`, off the path that every call takes.
+"""
+
+import functools
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from ._config import level_number
+from ._context import AMBIENT, CURRENT, ROOT, Scope
+from ._encoder import make_source
+from ._queue import Record, RecordQueue, Source
+from ._snapshot import (
+    PREVIEW,
+    LateBody,
+    degrade,
+    encode,
+    encode_values,
+    exception_fields,
+    hides_not_finite,
+)
+from .events import default_level
+from .execution import Execution
+from .records import LEVEL_NAMES, LEVELS, RESERVED
+
+__all__ = ["Logger"]
+
+TYPED_SIZE: Final = 512
+"""Bytes that a typed event counts as on the queue: its size is not known before it is encoded."""
+
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+ExcInfo = bool | BaseException | tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, ...] | None
+Extra = Mapping[str, object] | None
+Fields = dict[str, Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Gate:
+    """The level below which one logger name is silent; shared by all loggers of that name."""
+
+    __slots__ = ("explicit", "level")
+
+    def __init__(self, level: int, *, explicit: bool) -> None:
+        self.level = level
+        self.explicit = explicit
+
+
+class Core:
+    """What all loggers of one log share."""
+
+    def __init__(self, queue: RecordQueue, level: int, max_record_bytes: int, root_name: str) -> None:
+        self.queue = queue
+        self.limit = max_record_bytes or sys.maxsize
+        self.root_name = root_name
+        self.gates: dict[str, Gate] = {root_name: Gate(level, explicit=True)}
+
+    def gate(self, name: str) -> Gate:
+        """The gate of a logger name, made on first use with the level of the nearest name above it."""
+        gate = self.gates.get(name)
+        if gate is None:
+            gate = self.gates.setdefault(name, Gate(self.inherited(name), explicit=False))
+        return gate
+
+    def inherited(self, name: str) -> int:
+        """The level set on the nearest name above."""
+        while "." in name:
+            name = name.rpartition(".")[0]
+            gate = self.gates.get(name)
+            if gate is not None and gate.explicit:
+                return gate.level
+        return self.gates[self.root_name].level
+
+    def set_level(self, name: str, level: int) -> None:
+        """Set one name's level, and that of every name below it that has none of its own."""
+        gate = self.gate(name)
+        gate.level, gate.explicit = level, True
+        for other, below in list(self.gates.items()):
+            if not below.explicit:
+                below.level = self.inherited(other)
+
+
+class _Plan:
+    """What is known of one type of event."""
+
+    __slots__ = ("cut", "event", "level", "lifecycle", "names", "pushed")
+
+    def __init__(self, kind: type[Struct]) -> None:
+        config = kind.__struct_config__
+        tagged = config.tag is not None and config.tag_field == "event" and not config.array_like
+        self.event = str(config.tag) if tagged else kind.__name__
+        self.level = default_level(self.event)
+        self.cut = len(b'{"event":') + len(encode(config.tag)) if tagged else 0
+        self.lifecycle = self.event.startswith(("execution.", "step."))
+        self.names = frozenset(kind.__struct_encode_fields__)
+        self.pushed = (
+            not config.array_like
+            and self.names.isdisjoint(RESERVED | AMBIENT)
+            and all(map(_is_scalar, _field_types(kind)))
+        )
+        """True: it goes on the queue as it is, since no field is declared to hold what could change later."""
+
+
+def _field_types(kind: type[Struct]) -> list[object]:
+    try:
+        return list(typing.get_type_hints(kind).values())
+    except Exception:  # noqa: BLE001 - annotations that do not evaluate here: then nothing is known of them
+        return [object]
+
+
+def _is_scalar(kind: object) -> bool:
+    origin = typing.get_origin(kind)
+    if origin is typing.ClassVar or origin is typing.Literal:
+        return True
+    if origin is typing.Union or origin is types.UnionType:
+        return all(map(_is_scalar, typing.get_args(kind)))
+    return kind in _SCALARS
+
+
+_plans: dict[type[Struct], _Plan] = {}
+
+
+def _plan(kind: type[Struct]) -> _Plan:
+    plan = _plans.get(kind)
+    if plan is None:
+        plan = _plans[kind] = _Plan(kind)
+    return plan
+
+
+def _plain_call(level: str) -> Callable[..., bool]:
+    """The method for one level.
+
+    `exc_info` and `extra` are looked for among the fields: naming them in the signature makes every call that has
+    keywords 0.2 us slower.
+    """
+    levelno = LEVELS[level]
+    index = list(LEVELS).index(level)
+    current, now = CURRENT.get, time.time
+
+    def call(self: "Logger", message: str, /, *args: object, **fields: Any) -> bool:
+        if self._gate.level > levelno:
+            return False
+        queue = self._queue
+        source = self._sources[index]
+        if len(queue.items) > queue.mark and not queue.room_for(source):
+            return False
+        scope = current()
+        if self._bound is not None:
+            scope = scope.under(self._bound)
+        if args or message.__class__ is not str or not scope.keys.isdisjoint(fields):
+            return self._put_rare(source, scope, message, args, fields)
+        if fields:
+            try:
+                body = encode(fields)
+                if body.find(b"null") >= 0 and hides_not_finite(body, fields):
+                    return self._put_rare(source, scope, message, args, fields)
+            except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
+                return self._put_rare(source, scope, message, args, fields)
+            context = scope.open
+        else:
+            body = b"{}"
+            context = scope.closed
+        size = len(body) + len(message)
+        if size > self._limit:
+            return self._put_rare(source, scope, message, args, fields)
+        queue.bytes_in = waiting = queue.bytes_in + size
+        if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
+            return False
+        timestamp = now()
+        self._append(Record(timestamp, source, context, message, body, size))
+        if timestamp > queue.attention_at:
+            queue.attend(timestamp)
+        return True
+
+    call.__name__ = level.lower()
+    call.__qualname__ = f"Logger.{level.lower()}"
+    call.__doc__ = f"""Log at level {level}. See `Logger`."""
+    return call
+
+
+class Logger:
+    """A named source of records. Made by `open_log`, `child` and `bind`; all share one queue.
+
+    `debug`, `info`, `warning`, `error`, `critical`, `exception` and `log` take a message, arguments to %-format it
+    with (none: the message is taken as it is), `exc_info` (True, an exception or a `sys.exc_info()` tuple), `extra`
+    (a mapping, merged into the fields) and any other keyword as a field. They return True if the record was accepted,
+    False if it was refused (counted in `Stats`) or is below the level (not counted). They never raise because of a
+    value, a full queue, a closed log or a broken disk.
+
+    Any thread, any number of event loops, signal handlers and finalizers may call. Fields are encoded before the
+    call returns: what is changed later does not show.
+    """
+
+    __slots__ = ("_append", "_bound", "_core", "_gate", "_limit", "_queue", "_sources", "_typed", "name")
+
+    def __init__(self, core: Core, name: str, bound: Scope | None = None, kin: "Logger | None" = None) -> None:
+        self._core = core
+        self.name = name
+        """Value of `logger` on its lines."""
+        self._bound = bound
+        self._gate = core.gate(name)
+        self._queue = core.queue
+        self._append = core.queue.items.append
+        self._limit = core.limit
+        self._sources = kin._sources if kin else tuple(make_source("log", level, name) for level in LEVELS)
+        self._typed: dict[type[Struct], Source] = kin._typed if kin else {}
+
+    if TYPE_CHECKING:
+
+        def debug(
+            self, message: str, /, *args: object, exc_info: ExcInfo = None, extra: Extra = None, **fields: Any
+        ) -> bool: ...
+
+        def info(
+            self, message: str, /, *args: object, exc_info: ExcInfo = None, extra: Extra = None, **fields: Any
+        ) -> bool: ...
+
+        def warning(
+            self, message: str, /, *args: object, exc_info: ExcInfo = None, extra: Extra = None, **fields: Any
+        ) -> bool: ...
+
+        def error(
+            self, message: str, /, *args: object, exc_info: ExcInfo = None, extra: Extra = None, **fields: Any
+        ) -> bool: ...
+
+        def critical(
+            self, message: str, /, *args: object, exc_info: ExcInfo = None, extra: Extra = None, **fields: Any
+        ) -> bool: ...
+
+    else:
+        debug = _plain_call("DEBUG")
+        info = _plain_call("INFO")
+        warning = _plain_call("WARNING")
+        error = _plain_call("ERROR")
+        critical = _plain_call("CRITICAL")
+
+    def exception(
+        self, message: str, /, *args: object, exc_info: ExcInfo = True, extra: Extra = None, **fields: Any
+    ) -> bool:
+        """`error` with the exception being handled."""
+        return self.error(message, *args, exc_info=exc_info, extra=extra, **fields)
+
+    def log(
+        self,
+        level: str | int,
+        message: str,
+        /,
+        *args: object,
+        exc_info: ExcInfo = None,
+        extra: Extra = None,
+        **fields: Any,
+    ) -> bool:
+        """Log at a level given by name or number. A number between two levels counts as the lower one."""
+        call = getattr(self, _level_name(level).lower())
+        if exc_info is None and extra is None:
+            return bool(call(message, *args, **fields))
+        return bool(call(message, *args, exc_info=exc_info, extra=extra, **fields))
+
+    def emit(self, event: Struct, /, *, level: str | int | None = None, **fields: Any) -> bool:
+        """Log a typed event: any msgspec Struct. Returns as the other calls do.
+
+        The line's `event` is the struct's tag, or its class name if it has none. The level is the event's own (see
+        `events`) unless given. A struct whose fields are declared as scalars is put on the queue as it is, so do not
+        change it afterwards; any other is encoded here and now. `fields` are added to the line.
+        """
+        source = self._typed.get(event.__class__)
+        if source is None or level is not None or fields:
+            return self._emit_rare(event, level, fields, None)
+        if self._gate.level > source.levelno:
+            return False
+        queue = self._queue
+        if len(queue.items) > queue.mark and not queue.room_for(source):
+            return False
+        scope = CURRENT.get()
+        if self._bound is not None or not scope.ambient_only:
+            return self._emit_rare(event, level, fields, None)
+        queue.bytes_in = waiting = queue.bytes_in + TYPED_SIZE
+        if waiting > queue.bytes_mark and not queue.room_for_bytes(source, TYPED_SIZE):
+            return False
+        timestamp = time.time()
+        self._append(Record(timestamp, source, scope.open, None, event, TYPED_SIZE))
+        if timestamp > queue.attention_at:
+            queue.attend(timestamp)
+        return True
+
+    # -- derived loggers ---------------------------------------------------------------------------------------------
+
+    def child(self, name: str) -> "Logger":
+        """A logger named `<this name>.<name>` with the same bound fields; its level can be set apart."""
+        return Logger(self._core, f"{self.name}.{name}", self._bound)
+
+    def bind(self, **fields: object) -> "Logger":
+        """A logger that puts `fields` on every line; those of a call win over them."""
+        values = encode_values(fields, self._limit)
+        return Logger(self._core, self.name, (self._bound or ROOT).child(values), self)
+
+    @property
+    def level(self) -> str:
+        """The level below which calls return at once."""
+        return LEVEL_NAMES[self._gate.level]
+
+    def set_level(self, level: str | int) -> None:
+        """Change the level of this name and of the names below it that have none of their own.
+
+        Takes effect on the next call of any thread. Raises `ConfigError` if there is no such level.
+        """
+        self._core.set_level(self.name, level_number(level))
+
+    def is_enabled_for(self, level: str | int) -> bool:
+        """Would a record of that level be offered to the queue?"""
+        return LEVELS[_level_name(level)] >= self._gate.level
+
+    # -- executions --------------------------------------------------------------------------------------------------
+
+    def execution(
+        self,
+        crew_name: str,
+        /,
+        *,
+        execution_id: str | None = None,
+        parent_execution_id: str | None = None,
+        depends_on: Iterable[str] = (),
+        inputs: object = None,
+        attempt: int = 1,
+        max_retries: int | None = None,
+        **fields: object,
+    ) -> Execution:
+        """An execution, to be entered with `with` or `async with`; what is logged inside carries its id.
+
+        `execution_id`: a UUID of version 7 unless given. `parent_execution_id`: the execution this call is made in
+        unless given. A failure of attempt `max_retries` or later is CRITICAL. `fields` go on its own lines.
+        """
+        return Execution(
+            self,
+            crew_name,
+            execution_id=execution_id,
+            parent_execution_id=parent_execution_id,
+            depends_on=tuple(depends_on),
+            inputs=inputs,
+            attempt=attempt,
+            max_retries=max_retries,
+            fields=fields,
+        )
+
+    def carry(self, function: Callable[P, R]) -> Callable[P, R]:
+        """`function` bound to the calling code's context, for threads and executors, which do not inherit it."""
+        context = copy_context()
+
+        @functools.wraps(function)
+        def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+            return context.copy().run(function, *args, **kwargs)
+
+        return carried
+
+    def encode_context(self, fields: Mapping[str, object]) -> dict[str, bytes]:
+        """Fields as a scope keeps them."""
+        return encode_values(fields, self._limit)
+
+    def emit_lifecycle(
+        self, event: Struct, fields: Mapping[str, object], error: BaseException | None, *, exhausted: bool
+    ) -> bool:
+        """An event of an execution or step, with its exception if it failed."""
+        return self._emit_rare(event, "CRITICAL" if exhausted else None, fields, error)
+
+    # -- what is rare ------------------------------------------------------------------------------------------------
+
+    def _put_rare(self, source: Source, scope: Scope, message: object, args: tuple[object, ...], fields: Fields) -> bool:
+        """A plain call with arguments, an exception, clashing names, or values that do not simply encode."""
+        try:
+            text, bad = _format(message, args)
+            error = _exception(fields.pop("exc_info", None))
+            extra = fields.pop("extra", None)
+            if isinstance(extra, Mapping):
+                fields = {**extra, **fields}
+            if len(text) > self._limit:
+                text, bad = f"{text[:PREVIEW]}… [{len(text)} in all]", True
+            return self._put_fields(source, scope, text, fields, error, degraded=bad)
+        except Exception:  # noqa: BLE001 - never into the host: it is counted instead
+            return self._queue.refuse(source, "unencodable")
+
+    def _emit_rare(
+        self, event: Struct, level: str | int | None, fields: Mapping[str, object], error: BaseException | None
+    ) -> bool:
+        """An event that cannot go on the queue as it is."""
+        source = self._sources[LEVELS["INFO"] // 10 - 1]
+        try:
+            plan = _plan(type(event))
+            source = self._event_source(plan, type(event), None if level is None else _level_name(level))
+            if self._gate.level > source.levelno:
+                return False
+            if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
+                return False
+            scope = CURRENT.get()
+            if self._bound is not None:
+                scope = scope.under(self._bound)
+            if not fields and error is None and scope.keys.isdisjoint(plan.names):
+                body = encode(event)
+                if b"null" not in body and len(body) <= self._limit:
+                    body = body[plan.cut :]
+                    if len(body) <= len(b"{}"):
+                        return self._put(source, scope.closed, None, b"{}", len(body))
+                    return self._put(source, scope.open, None, body, len(body))
+            return self._put_fields(source, scope, None, {**_event_fields(event, plan), **fields}, error)
+        except Exception:  # noqa: BLE001 - as above; not a Struct, for one
+            return self._queue.refuse(source, "unencodable")
+
+    def _event_source(self, plan: _Plan, kind: type[Struct], level: str | None) -> Source:
+        source = self._typed.get(kind)
+        if source is None or level is not None:
+            source = make_source(
+                plan.event, level or plan.level, self.name, cut=plan.cut, lifecycle=plan.lifecycle
+            )
+            if plan.pushed and level is None:
+                self._typed[kind] = source
+        return source
+
+    def _put_fields(
+        self,
+        source: Source,
+        scope: Scope,
+        message: str | None,
+        fields: Mapping[Any, object],
+        error: BaseException | None,
+        *,
+        degraded: bool = False,
+    ) -> bool:
+        fields = {name + "_" if name in RESERVED else name: value for name, value in fields.items()}
+        trace = None
+        if error is not None:
+            about, trace = exception_fields(error)
+            fields = {**fields, **{name: value for name, value in about.items() if fields.get(name) is None}}
+        taken = scope.fields.keys() & fields.keys()
+        if taken:
+            scope = scope.without(frozenset(taken))
+        body, replaced = degrade(fields, self._limit)
+        if replaced or degraded:
+            self._queue.ledger.degraded[source.level] += 1
+        size = len(body) + len(message or "")
+        if trace is None:
+            return self._put(source, scope.open if fields else scope.closed, message, body, size)
+        self._queue.late_bodies += 1
+        return self._put(source, scope.open, message, LateBody(body, trace), size + TYPED_SIZE)
+
+    def _put(self, source: Source, context: bytes, message: str | None, body: object, size: int) -> bool:
+        queue = self._queue
+        queue.bytes_in = waiting = queue.bytes_in + size
+        if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
+            return False
+        timestamp = time.time()
+        self._append(Record(timestamp, source, context, message, body, size))
+        if timestamp > queue.attention_at:
+            queue.attend(timestamp)
+        return True
+
+
+def _event_fields(event: Struct, plan: _Plan) -> dict[str, object]:
+    """The fields a line would show, by their encoded names."""
+    try:
+        fields: dict[str, object] = msgspec.json.decode(encode(event), type=dict[str, msgspec.Raw])
+        if not any(bytes(raw) == b"null" or b"null" in bytes(raw) for raw in fields.values()):  # type: ignore[call-overload]
+            if plan.cut:
+                del fields["event"]
+            return fields
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        pass
+    return msgspec.structs.asdict(event)
+
+
+def _level_name(level: object) -> str:
+    """The name of a level; a number counts as the level at or below it, anything unknown as INFO."""
+    if isinstance(level, int):
+        return LEVEL_NAMES[min(max(level // 10 * 10, 10), 50)]
+    name = level.upper() if isinstance(level, str) else ""
+    return name if name in LEVELS else "INFO"
+
+
+def _format(message: object, args: tuple[object, ...]) -> tuple[str, bool]:
+    """The message with its arguments, and whether something was wrong with them."""
+    try:
+        text = message if type(message) is str else str.__str__(str(message))
+        if not args:
+            return text, False
+        if len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
+            return text % args[0], False
+        return text % args, False
+    except Exception as error:  # noqa: BLE001 - a user's format or __str__
+        return f"{message if type(message) is str else type(message).__name__} [{type(error).__name__} with {len(args)} arguments]", True
+
+
+def _exception(exc_info: object) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return next((item for item in exc_info if isinstance(item, BaseException)), None)
+    return sys.exc_info()[1] if exc_info else None

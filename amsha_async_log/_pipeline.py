@@ -1,0 +1,557 @@
+"""`open_log`: the only place that wires the parts together, starts them and stops them in order."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import platform
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import psutil
+from aiofiles.os import wrap
+
+from . import _exit
+from ._batcher import Batcher, Ticket
+from ._config import LogConfig, build_config
+from ._console import Console
+from ._encoder import LineEncoder
+from ._logger import Core, Logger
+from ._queue import RecordQueue
+from ._registry import OPEN_LOGS
+from ._stats import CloseReport, Ledger, Stats
+from ._threads import DaemonExecutor, start_daemon
+from ._writer import SegmentWriter
+from .exceptions import ConfigError
+from .records import (
+    LEVELS,
+    SCHEMA_FINGERPRINT,
+    SCHEMA_VERSION,
+    LogClosed,
+    LogOpened,
+    LogRecovered,
+    SegmentClosed,
+    SegmentOpened,
+)
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # Windows
+    from asyncio import new_event_loop
+
+__all__ = ["Log", "open_log"]
+
+OPEN_TIMEOUT_S: Final = 5.0
+"""Longest time `open_log` waits to learn whether the path can be written."""
+GRACE_S: Final = 0.25
+"""What a close allows the log's loop beyond the time-out to report, before it reports by itself."""
+RESTART_S: Final = 0.1
+ROOT_NAME: Final = "amsha"
+_POLL_FIRST_S: Final = 0.0005
+_POLL_LAST_S: Final = 0.01
+_ABANDONED: Final[list[Any]] = []
+"""Loops inherited over a fork. They share their epoll with the parent: closing one would close the parent's."""
+
+
+class _Runtime:
+    """The threads, the loop and the file of one log in one process. A forked child makes its own, on first use."""
+
+    def __init__(self, config: LogConfig, queue: RecordQueue, *, console: bool, must_open: bool) -> None:
+        self.writer_id = secrets.token_hex(4)
+        self.opened: Future[None] = Future()
+        """Set once the file is open. With `must_open`, an OSError in it ends the runtime."""
+        self.closed: Future[CloseReport] = Future()
+        self.console = Console() if console else None
+        self.encoder = LineEncoder(self.writer_id, config.max_record_bytes)
+        self.writer = SegmentWriter(
+            Path(config.path),
+            self.writer_id,
+            max_bytes=config.max_bytes,
+            backup_count=config.backup_count,
+            file_mode=config.file_mode,
+            opening=self._opening_lines,
+            closing=self._closing_line,
+            next_seq=lambda: self.encoder.next_seq,
+        )
+        self._wake = asyncio.Event()
+        self.batcher = Batcher(
+            queue,
+            self.encoder,
+            self.writer,
+            self._run_io,
+            flush_interval_s=config.flush_interval_s,
+            durability=config.durability,
+            console=self.console,
+            wake=self._wake,
+        )
+        self._config = config
+        self._queue = queue
+        self._must_open = must_open
+        self._loop = new_event_loop()
+        self._stop = asyncio.Event()
+        self._stop_reason = ""
+        self._stop_since = 0.0
+        self._stop_deadline = float("inf")
+        self._wrapped: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    # -- from any thread ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start both threads. Raises RuntimeError if the interpreter is shutting down."""
+        self._executor = DaemonExecutor(self._queue.own_threads)
+        start_daemon(self._run)
+
+    def wake(self) -> None:
+        """Wake the batcher. Never raises: a loop that is closed needs no waking."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    def stop(self, timeout_s: float, reason: str) -> None:
+        """Drain for at most `timeout_s`, then report in `closed`. The first request counts."""
+        if not self._stop_reason:
+            self._stop_reason = reason
+            self._stop_since = time.monotonic()
+            self._stop_deadline = self._stop_since + timeout_s
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    # -- on the log's own thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._queue.own_threads.add(threading.get_ident())
+        try:
+            self._loop.run_until_complete(self._main())
+        finally:
+            self._queue.own_threads.discard(threading.get_ident())
+            self._loop.close()
+
+    async def _main(self) -> None:
+        try:
+            await self._run_io(self.writer.open)
+            self.opened.set_result(None)
+        except OSError as error:
+            self.opened.set_exception(error)
+            if self._must_open:
+                self._executor.shutdown()
+                return
+        finishing = asyncio.ensure_future(self._finish(asyncio.ensure_future(self._supervised())))
+        await self._stop.wait()
+        self.batcher.stop()
+        self._wake.set()
+        timeout = self._stop_deadline - time.monotonic()
+        done, _ = await asyncio.wait({finishing}, timeout=None if timeout == float("inf") else max(timeout, 0.0))
+        left = 0
+        if not done:
+            finishing.cancel()
+            left = self.batcher.give_up("shutdown")
+        report = self._report(left, in_order=bool(done))
+        self._executor.submit(self.writer.abandon)  # behind whatever still hangs there
+        self._executor.shutdown()
+        if self.console is not None:
+            self.console.close()
+        self.closed.set_result(report)
+
+    async def _supervised(self) -> None:
+        """Run the batcher until it ends in order. A defect in it costs the records in hand, not the log."""
+        while True:
+            try:
+                await self.batcher.run()
+            except Exception as error:  # noqa: BLE001 - the log must outlive its own defects, and says so
+                self.batcher.fail_in_hand()
+                _tell(f"the batcher failed and is started again: {type(error).__name__}: {error}")
+                await asyncio.sleep(RESTART_S)
+            else:
+                return
+
+    async def _finish(self, batcher: asyncio.Future[None]) -> None:
+        """After the batcher: the closing lines."""
+        try:
+            await batcher
+            await self.batcher.write_own(self._closing_report(), "log closed")
+            await self.batcher.close_file()
+        finally:
+            batcher.cancel()
+
+    async def _run_io(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a blocking function on the log's I/O thread: never on the default executor, which exit waits for."""
+        wrapped = self._wrapped.get(function)
+        if wrapped is None:
+            wrapped = self._wrapped[function] = wrap(function)
+        return await wrapped(*args, executor=self._executor)
+
+    def _report(self, left: int, *, in_order: bool) -> CloseReport:
+        totals = self._queue.view().totals()
+        return CloseReport(
+            ok=in_order and not left and not totals.dropped and not totals.failed,
+            offered=totals.offered,
+            accepted=totals.accepted,
+            written=totals.written,
+            refused=totals.refused,
+            dropped=totals.dropped,
+            failed=totals.failed,
+            left_behind=left,
+            duration_seconds=time.monotonic() - self._stop_since,
+        )
+
+    def _closing_report(self) -> LogClosed:
+        report = self._report(0, in_order=True)
+        return LogClosed(reason=self._stop_reason, **{name: getattr(report, name) for name in report.__struct_fields__})
+
+    # -- on the I/O thread, while the loop's thread waits for it -----------------------------------------------------
+
+    def _opening_lines(self, writer: SegmentWriter) -> tuple[bytes, int]:
+        segment, now = writer.segment, time.time()
+        header = SegmentOpened(
+            schema_version=SCHEMA_VERSION,
+            fingerprint=SCHEMA_FINGERPRINT,
+            host=socket.gethostname(),
+            boot_id=_boot_id(),
+            pid=os.getpid(),
+            process_start=_process_start(),
+            program=self._config.program,
+            versions=_versions(),
+            redaction=False,
+            owner=segment.owner,
+            previous_segment=writer.previous_name,
+        )
+        lines = [self.encoder.own_line(header, now, "segment opened")]
+        if segment.torn_bytes:
+            healed = LogRecovered(torn_bytes=segment.torn_bytes)
+            lines.append(self.encoder.own_line(healed, now, "a torn last line was closed off", "WARNING"))
+        if writer.segments == 1:
+            config = {name: getattr(self._config, name) for name in self._config.__struct_fields__}
+            lines.append(self.encoder.own_line(LogOpened(config=config), now, "log opened"))
+        self._queue.ledger.own_lines += len(lines)
+        return b"".join(lines), len(lines)
+
+    def _closing_line(self, writer: SegmentWriter) -> bytes:
+        segment = writer.segment
+        self._queue.ledger.own_lines += 1
+        footer = SegmentClosed(
+            records=segment.records,
+            lines=segment.lines,
+            first_seq=segment.first_seq,
+            last_seq=segment.last_seq,
+            bytes=segment.size,
+            crc32=segment.crc,
+            totals=self._queue.ledger.view(self.batcher.unwritten()).totals(),
+        )
+        return self.encoder.own_line(footer, time.time(), "segment closed")
+
+
+class Log(Logger):
+    """A log and its root logger. Made by `open_log`; a context manager, sync and async, that closes it."""
+
+    __slots__ = ("_console", "_pid", "_report", "_runtimes", "config")
+
+    def __init__(self, config: LogConfig) -> None:
+        self.config = config
+        self._console = config.console if isinstance(config.console, bool) else _stderr_is_terminal()
+        self._report: CloseReport | None = None
+        self._runtimes: dict[int, _Runtime] = {}
+        queue = RecordQueue(
+            Ledger(),
+            max_size=config.max_queue_size,
+            max_bytes=config.max_queue_bytes,
+            block=config.when_full == "block",
+            wake=self._wake,
+        )
+        super().__init__(Core(queue, LEVELS[config.level], config.max_record_bytes, ROOT_NAME), ROOT_NAME)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start the threads and, unless an event loop runs on this thread, wait until the path is known to be good.
+
+        Raises `ConfigError` if it cannot be written. On a loop's thread `async with` and `aready` do so instead,
+        since waiting here would hold up the loop.
+        """
+        runtime = self._begin(must_open=True)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            with contextlib.suppress(TimeoutError):  # a disk that hangs now may work later; records wait until then
+                self._check_opened(runtime.opened.exception(OPEN_TIMEOUT_S))
+        OPEN_LOGS.append(self)
+        _exit.install(handle_sigterm=self.config.handle_sigterm)
+
+    def close(self, *, timeout_s: float | None = None, reason: str = "close") -> CloseReport:
+        """Refuse further calls, write what was accepted, and give the file up. May be called again.
+
+        Returns within `timeout_s` seconds (None: `shutdown_timeout_s`), on a hung disk too; what is not written by
+        then is counted as `left_behind`. Any thread; on the log's own threads it does not wait.
+        """
+        limit = self._request_close(timeout_s, reason)
+        runtime = self._runtime
+        if runtime is not None and self._report is None and threading.get_ident() not in self._queue.own_threads:
+            with contextlib.suppress(TimeoutError):
+                self._report = runtime.closed.result(None if limit == float("inf") else limit + GRACE_S)
+        return self._closed()
+
+    async def aclose(self, *, timeout_s: float | None = None) -> CloseReport:
+        """As `close`, without holding up the event loop; a cancellation does not cut it short."""
+        limit = self._request_close(timeout_s, "close")
+        runtime = self._runtime
+        if runtime is not None and self._report is None:
+            with anyio.CancelScope(shield=True):
+                if await _done(runtime.closed, limit + GRACE_S):
+                    self._report = runtime.closed.result()
+        return self._closed()
+
+    def flush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:
+        """Wait until everything accepted before this call is written; with `durable`, also fsynced.
+
+        False on time-out (None: `shutdown_timeout_s`), on loss since the call, and for `durable` after any fsync
+        error. Any thread but the log's own.
+        """
+        ticket, limit = self._request_flush(durable=durable, timeout_s=timeout_s)
+        if ticket is None:
+            return self._report is None or self._report.ok
+        if threading.get_ident() in self._queue.own_threads:
+            return False
+        try:
+            return ticket.done.result(None if limit == float("inf") else limit)
+        except TimeoutError:
+            return False
+
+    async def aflush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:
+        """As `flush`, without holding up the event loop."""
+        ticket, limit = self._request_flush(durable=durable, timeout_s=timeout_s)
+        if ticket is None:
+            return self._report is None or self._report.ok
+        return await _done(ticket.done, limit) and ticket.done.result()
+
+    async def aready(self) -> bool:
+        """Wait until the file is open and the queue has room: back-pressure for producers that can wait.
+
+        Returns False if the log is closed. Raises `ConfigError` if the path cannot be written.
+        """
+        runtime = self._runtime
+        if runtime is not None and not self._queue.closed and await _done(runtime.opened, OPEN_TIMEOUT_S):
+            self._check_opened(runtime.opened.exception())
+        delay = _POLL_FIRST_S
+        while not self._queue.has_room():
+            if self._queue.closed:
+                return False
+            await anyio.sleep(delay)
+            delay = min(2 * delay, _POLL_LAST_S)
+        return True
+
+    def stats(self) -> Stats:
+        """The ledger and the gauges, at one moment."""
+        view = self._queue.view()
+        totals, lending, runtime = view.totals(), self._queue.lending, self._runtime
+        path = runtime.writer.path if runtime else None
+        return Stats(
+            offered=totals.offered,
+            accepted=totals.accepted,
+            refused=totals.refused,
+            written=totals.written,
+            dropped=totals.dropped,
+            failed=totals.failed,
+            queued=totals.queued,
+            degraded=totals.degraded,
+            by_level=view.by_level(),
+            by_reason=view.by_reason(),
+            own_lines=self._queue.ledger.own_lines,
+            queued_bytes=self._queue.bytes_in - self._queue.bytes_out,
+            lends=lending.count,
+            lend_longest_seconds=lending.longest_s,
+            lend_total_seconds=lending.total_s,
+            batches=runtime.batcher.batches if runtime else 0,
+            segments=runtime.writer.segments if runtime else 0,
+            sink_ok=runtime.batcher.sink_ok if runtime else True,
+            sink_error=runtime.batcher.sink_error if runtime else None,
+            console_dropped=runtime.console.dropped if runtime and runtime.console else 0,
+            path=None if path is None else str(path),
+            writer=runtime.writer_id if runtime else "",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.aready()
+        except ConfigError:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Log {self.config.path!r}{' closed' if self._queue.closed else ''}>"
+
+    # -- for the process-wide hooks ----------------------------------------------------------------------------------
+
+    def after_fork_in_child(self) -> None:
+        """Forget what belongs to the parent: its records, counts, threads and file. The first call begins anew."""
+        for runtime in self._runtimes.values():
+            if runtime.writer.fd is not None:
+                os.close(runtime.writer.fd)
+            _ABANDONED.append(runtime)
+        self._runtimes.clear()
+        self._queue.own_threads.clear()
+        self._queue.ledger.reset()
+        self._queue.reset()
+        self._report = None
+
+    def expects_sigterm(self) -> bool:
+        """Does this log want to be drained on SIGTERM?"""
+        return self.config.handle_sigterm
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _runtime(self) -> _Runtime | None:
+        return self._runtimes.get(os.getpid())
+
+    def _begin(self, *, must_open: bool) -> _Runtime:
+        mine = _Runtime(self.config, self._queue, console=self._console, must_open=must_open)
+        runtime = self._runtimes.setdefault(os.getpid(), mine)  # two threads of a child may be here at once
+        if runtime is mine:
+            runtime.start()
+        return runtime
+
+    def _wake(self) -> None:
+        """What the queue calls. In a forked child the first call starts the threads."""
+        runtime = self._runtime
+        if runtime is None:
+            _exit.install_in_child()
+            try:
+                runtime = self._begin(must_open=False)
+            except RuntimeError as error:  # the interpreter is ending and starts no threads: counted at the close
+                self._runtimes.clear()
+                _tell(f"cannot start in this process: {error}")
+                return
+        runtime.wake()
+
+    def _check_opened(self, error: BaseException | None) -> None:
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise ConfigError(f"option path={self.config.path!r}: cannot be written: {reason}; allowed is a file "
+                              "in a folder that exists or can be made, with permission to write") from error
+
+    def _request_close(self, timeout_s: float | None, reason: str) -> float:
+        limit = self._limit_of(timeout_s)
+        self._queue.close()
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.stop(limit, reason)
+        return limit
+
+    def _closed(self) -> CloseReport:
+        """The report, also where the runtime gave none; then the log is forgotten."""
+        if self._report is None:
+            totals = self._queue.view().totals()
+            never_began = self._runtime is None and not totals.queued
+            failed_to_open = self._runtime is not None and self._runtime.opened.done() and self._runtime.opened.exception()
+            self._report = CloseReport(
+                ok=bool(never_began and not failed_to_open),
+                offered=totals.offered,
+                accepted=totals.accepted,
+                written=totals.written,
+                refused=totals.refused,
+                dropped=totals.dropped + totals.queued,
+                failed=totals.failed,
+                left_behind=totals.queued,
+                duration_seconds=0.0,
+            )
+        if self in OPEN_LOGS:
+            OPEN_LOGS.remove(self)
+            _exit.release_sigterm()
+            if not self._report.ok:
+                lost = self._report.dropped + self._report.failed
+                _tell(f"{self.config.path} was not closed in order: {lost} of {self._report.accepted} records lost, "
+                      f"{self._report.left_behind} of them left behind")
+        return self._report
+
+    def _request_flush(self, *, durable: bool, timeout_s: float | None) -> tuple[Ticket | None, float]:
+        limit = self._limit_of(timeout_s)
+        runtime = self._runtime
+        if runtime is None or self._report is not None:
+            return None, limit
+        ticket = Ticket(runtime.batcher.lost(), durable=durable)
+        runtime.batcher.submit(ticket)
+        runtime.wake()
+        return ticket, limit
+
+    def _limit_of(self, timeout_s: float | None) -> float:
+        """Zero seconds in the configuration mean no limit; zero given to a call means now."""
+        return (self.config.shutdown_timeout_s or float("inf")) if timeout_s is None else timeout_s
+
+
+def open_log(path: str | os.PathLike[str] | None = None, **options: Any) -> Log:
+    """Open a log: `with open_log("logs/app.jsonl") as log` or `async with`. The same log works from both worlds.
+
+    `options` are the fields of `LogConfig`; what is not given comes from `AMSHA_LOG_<OPTION>` variables, then from
+    its defaults. Raises `ConfigError` naming option, value and what is allowed; on a thread that runs an event loop,
+    a path that cannot be written is found by `async with` or `aready()`.
+
+    A log that is not closed is drained and closed when the process ends.
+    """
+    if path is not None:
+        options["path"] = path
+    log = Log(build_config(options))
+    log.open()
+    return log
+
+
+async def _done(future: Future[Any], timeout_s: float) -> bool:
+    """Wait for a result from another thread on whatever event loop this is. False on time-out."""
+    deadline, delay = time.monotonic() + timeout_s, _POLL_FIRST_S
+    while not future.done():
+        if time.monotonic() >= deadline:
+            return False
+        await anyio.sleep(delay)
+        delay = min(2 * delay, _POLL_LAST_S)
+    return True
+
+
+def _stderr_is_terminal() -> bool:
+    return bool(sys.stderr and sys.stderr.isatty())
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no stderr: nobody to tell
+        sys.stderr.write(f"amsha_async_log: {text}\n")
+
+
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
+def _process_start() -> float | None:
+    try:
+        return psutil.Process().create_time()
+    except psutil.Error:
+        return None
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("amsha_async_log", "msgspec"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a tree that is not installed
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -1,0 +1,338 @@
+"""The bounded queue between calls and batcher, and the two things a call does for the batcher: wake it, lend the GIL.
+
+Why lend: a daemon thread needs the GIL to encode. An event loop that is busy and polls often drops and retakes the
+GIL at every poll; a waiting thread is signalled each time, wakes too late, and the 5 ms time-out that alone forces a
+switch starts again. Such a loop starves the batcher for as long as it stays busy. So a call sleeps for a moment when
+that is needed, within a budget: see `_Lending`.
+"""
+
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from msgspec import Struct
+
+from ._stats import Ledger, LedgerView
+
+__all__ = ["SLICE", "Record", "RecordQueue", "Source"]
+
+SLICE: Final = 256
+"""Records encoded in one go; about 200 us of CPU."""
+
+OVERDUE_S: Final = 0.1
+"""A batcher that is this much later than it meant to be is taken for starved."""
+
+LEND_S: Final = 0.001
+LEND_SHARE: Final = 0.1
+LEND_BURST: Final = 5
+SLOW_LEND_S: Final = 0.02
+SLOW_LEND_PAUSE_S: Final = 1.0
+SLOW_IO_S: Final = 0.05
+LENDS_INTO_SLOW_IO: Final = 3
+BUSY_SHARE: Final = 0.5
+BLOCKED_POLL_S: Final = 0.002
+THREADS_REMEMBERED: Final = 64
+VIEW_RETRY_S: Final = 0.0002
+ERROR: Final = 40
+
+
+class Source:
+    """What all lines of one logger, level and event have in common."""
+
+    __slots__ = ("cut", "event", "head", "level", "levelno", "lifecycle", "mid", "names", "plain")
+
+    def __init__(
+        self, event: str, level: str, levelno: int, head: bytes, mid: bytes, *, cut: int = 0, lifecycle: bool = False
+    ) -> None:
+        self.event = event
+        self.level = level
+        self.levelno = levelno
+        self.head = head
+        """The line up to the timestamp."""
+        self.mid = mid
+        """From behind the timestamp to the message, or to the writer where there is none."""
+        self.cut = cut
+        """Bytes of an encoded event to leave out: its tag, which `head` has."""
+        self.lifecycle = lifecycle
+        """True: part of the reserve is for it."""
+
+
+class Record(Struct, gc=False):
+    """One record on the queue. No cycle can form: nothing it holds refers to a record."""
+
+    timestamp: float
+    source: Source
+    context: bytes
+    message: str | None
+    """None: a typed event, which has no message."""
+    body: object
+    """The encoded fields (bytes), or a typed event (Struct), or a `LateBody` of `_snapshot`."""
+    size: int
+    """Bytes it counts as on the queue."""
+
+
+class _Lending:
+    """When a call may give the GIL away, and the account of it.
+
+    A lend is a request to sleep for `LEND_S`, at most `LEND_SHARE` of wall time in total (a token bucket that holds
+    `LEND_BURST` of them). Regaining the GIL is not ours to bound: after a lend of more than `SLOW_LEND_S`, none for
+    `SLOW_LEND_PAUSE_S`. While the writer is in one I/O operation for more than `SLOW_IO_S`, at most
+    `LENDS_INTO_SLOW_IO` more, since a writer that only waits for the GIL looks the same as a slow disk.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self.io_since: float | None = None
+        self._lends_into_io = 0
+        self._next = 0.0
+        self.count = 0
+        self.longest_s = 0.0
+        self.total_s = 0.0
+
+    def io_began(self) -> None:
+        self._lends_into_io = 0
+        self.io_since = self._monotonic()
+
+    def io_ended(self) -> None:
+        self.io_since = None
+
+    def lend(self) -> None:
+        """Sleep for `LEND_S` if the budget allows it."""
+        now = self._monotonic()
+        interval = LEND_S / LEND_SHARE
+        if now < self._next - (LEND_BURST - 1) * interval:
+            return
+        io_since = self.io_since
+        if io_since is not None and now - io_since > SLOW_IO_S:
+            if self._lends_into_io >= LENDS_INTO_SLOW_IO:
+                return
+            self._lends_into_io += 1
+        self._next = max(self._next, now) + interval
+        self._sleep(LEND_S)
+        took = self._monotonic() - now
+        self.count += 1
+        self.total_s += took
+        self.longest_s = max(self.longest_s, took)
+        if took > SLOW_LEND_S:
+            self._next = now + took + SLOW_LEND_PAUSE_S + LEND_BURST * interval
+
+
+class RecordQueue:
+    """Bounded by records and by bytes. Any thread puts; one batcher takes. Putting takes no lock.
+
+    A call (see `_logger`) does, in this order: `room_for` where `len(items) > mark`, `bytes_in +=`, `items.append`,
+    `attend` where the record's time is past `attention_at`. Several threads at once may pass the bound by one record
+    each. `closed`, `parked` and `lingering` are kept as values of `mark` and `attention_at`, so that the call compares
+    twice whatever the state.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        max_size: int,
+        max_bytes: int,
+        block: bool,
+        wake: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.ledger = ledger
+        self.items: deque[Record] = deque()
+        self.max_size = max_size or 2**62
+        self.max_bytes = max_bytes or 2**62
+        self.reserve = max(64, max_size // 16) if max_size else 0
+        self.high_mark = max(SLICE, self.max_size // 4)
+        self.linger_mark = min(2 * SLICE, self.max_size // 4)
+        self.block = block
+        self.wake = wake
+        self.own_threads: set[int] = set()
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty, at zero and parked, as a new log's or a forked child's queue is."""
+        self.items.clear()
+        self.lending = _Lending(self._monotonic, self._sleep)
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.bytes_mark = self.max_bytes
+        self.closed = False
+        self.generation = 0
+        self.loss_first: float | None = None
+        self.loss_last = 0.0
+        self.late_bodies = 0
+        """Records with a `LateBody` put in so far."""
+        self._reachable = False
+        self.starving = False
+        """The thread that last woke the batcher computes without pause, and the batcher was not seen to run by itself."""
+        self._used: dict[int, tuple[float, float]] = {}
+        self.park()
+
+    # -- the call's side ---------------------------------------------------------------------------------------------
+
+    def room_for(self, source: Source) -> bool:
+        """Called above the mark: may this record go in? Counts the refusal if not."""
+        waiting = len(self.items)
+        if self.closed:
+            return self.refuse(source, "closed")
+        if waiting <= self.high_mark:
+            self._wake_now()
+            return True
+        if waiting >= self.max_size and not self._reserved(source, waiting) and not self._wait_for_room():
+            return self.refuse(source, "closed" if self.closed else "queue_full")
+        self._lend()
+        return True
+
+    def room_for_bytes(self, source: Source, size: int) -> bool:
+        """Called when the bytes waiting, this record included, pass the bound; takes `size` back if refused."""
+        if size > self.max_bytes:
+            self.bytes_in -= size
+            return self.refuse(source, "too_large")
+        reserve = self.max_bytes // 16 if source.levelno >= ERROR or source.lifecycle else 0
+        if self.bytes_in - self.bytes_out > self.max_bytes + reserve and not self._wait_for_room():
+            self.bytes_in -= size
+            return self.refuse(source, "queue_bytes")
+        return True
+
+    def refuse(self, source: Source, reason: str) -> bool:
+        """Count a record that is turned away. Returns False, for the call to return."""
+        self.ledger.refused[reason][source.level] += 1
+        self.loss_last = now = self._clock()
+        if self.loss_first is None:
+            self.loss_first = now
+        if self.attention_at == 0.0 and not self.closed:  # parked: the batcher has a loss to declare
+            self._wake_now()
+        return False
+
+    def attend(self, timestamp: float) -> None:
+        """Called with a record just put in, when the batcher is parked or late: wake it, lend it the GIL."""
+        if self.attention_at == 0.0:
+            self.attention_at = timestamp + OVERDUE_S
+            self._wake_now()
+            self.starving = self._caller_is_busy() and not self._reachable
+            if self.starving:
+                self._lend()
+        else:
+            self._lend()
+
+    def has_room(self) -> bool:
+        """True if a call at level INFO would be accepted now."""
+        return not self.closed and len(self.items) < self.max_size and self.bytes_in - self.bytes_out < self.max_bytes
+
+    def _reserved(self, source: Source, waiting: int) -> bool:
+        return (source.levelno >= ERROR or source.lifecycle) and waiting < self.max_size + self.reserve
+
+    def _wait_for_room(self) -> bool:
+        """`when_full="block"`: wait on a thread that runs no loop, until there is room or the log is closed."""
+        if not self.block or threading.get_ident() in self.own_threads or _runs_a_loop():
+            self._lend()
+            return False
+        while not self.closed:
+            self._sleep(BLOCKED_POLL_S)
+            if self.has_room():
+                return True
+        return False
+
+    def _lend(self) -> None:
+        if threading.get_ident() not in self.own_threads:
+            self.lending.lend()
+
+    def _wake_now(self) -> None:
+        if not self.closed:
+            self.mark = self.high_mark
+        if self.attention_at == 0.0:
+            self.attention_at = self._clock() + OVERDUE_S
+        self.wake()
+
+    def _caller_is_busy(self) -> bool:
+        """Has this thread computed most of the time since it last woke the batcher? Then it may be starving it.
+
+        A thread seen for the first time counts as busy. Asked only by waking calls, which are rare.
+        """
+        ident = threading.get_ident()
+        cpu, wall = time.thread_time(), time.monotonic()
+        last = self._used.get(ident)
+        if last is None and len(self._used) >= THREADS_REMEMBERED:
+            self._used.clear()
+        self._used[ident] = (cpu, wall)
+        busy = last is None or cpu - last[0] > BUSY_SHARE * (wall - last[1])
+        if not busy:
+            self._reachable = False  # what was found out holds for one busy phase
+        return busy
+
+    # -- the batcher's side ------------------------------------------------------------------------------------------
+
+    def park(self) -> None:
+        """The batcher will sleep until the next record wakes it. It must look at the queue once more after this."""
+        self.mark = -1 if self.closed else self.high_mark
+        self.attention_at = 0.0
+
+    def expect(self, within_s: float, *, lingering: bool = False) -> None:
+        """The batcher means to be back within `within_s`; a call later than that lends."""
+        if not self.closed:
+            self.mark = self.linger_mark if lingering else self.high_mark
+        self.attention_at = self._clock() + within_s + OVERDUE_S
+
+    def found_reachable(self, late_s: float) -> None:
+        """The batcher's timer fired `late_s` after it was due: can it get the GIL without a lend?"""
+        self._reachable = late_s < SLOW_LEND_S
+        self.starving = not self._reachable
+
+    def take(self, limit: int) -> list[Record]:
+        """Take up to `limit` records, oldest first, and count them as taken."""
+        with self.moving():
+            pop = self.items.popleft
+            records = [pop() for _ in range(min(limit, len(self.items)))]
+            self.ledger.taken.update([record.source.level for record in records])
+        return records
+
+    def release(self, size: int) -> None:
+        """`size` bytes of what was put in are written or gone."""
+        self.bytes_out += size
+        self.bytes_mark = self.bytes_out + self.max_bytes
+
+    def close(self) -> None:
+        """From now on every call is refused with reason `closed`."""
+        self.closed = True
+        self.mark = -1
+
+    def waiting(self) -> Counter[str]:
+        """Level to records in the queue."""
+        return Counter([record.source.level for record in list(self.items)])
+
+    def view(self) -> LedgerView:
+        """The ledger with what waits, from any thread: no record is missing or counted twice."""
+        while True:
+            generation = self.generation
+            if generation % 2 == 0:
+                view = self.ledger.view(self.waiting())
+                if generation == self.generation:
+                    return view
+            self._sleep(VIEW_RETRY_S)  # the batcher is moving records; let it
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Around every change that takes more than one step in the ledger; on the log's own thread only."""
+        self.generation += 1
+        try:
+            yield
+        finally:
+            self.generation += 1
+
+
+def _runs_a_loop() -> bool:
+    """Does this thread run an asyncio or trio loop? Asks only modules that are loaded."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - the cheap, non-raising form
+        return True
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_run()

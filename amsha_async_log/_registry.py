@@ -1,0 +1,70 @@
+"""The logs that are open in this process, and the one that `get_log()` means."""
+
+from typing import Any, Protocol
+
+from ._logger import Core, Logger
+from ._queue import RecordQueue
+from ._stats import CloseReport, Ledger
+
+__all__ = ["OPEN_LOGS", "LogProxy", "OpenLog", "get_log"]
+
+
+class OpenLog(Protocol):
+    """What the process-wide hooks need of a log."""
+
+    def close(self, *, timeout_s: float | None = None, reason: str = ...) -> CloseReport: ...
+
+    def flush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool: ...
+
+    def after_fork_in_child(self) -> None: ...
+
+    def expects_sigterm(self) -> bool: ...
+
+
+OPEN_LOGS: list[Any] = []
+"""In the order they were opened. Kept alive until closed, so that a log nobody refers to is drained all the same."""
+
+
+class _NoLog(Logger):
+    """Keeps nothing, accepts nothing, needs no closing. What `get_log()` means before a log is open."""
+
+    def __init__(self) -> None:
+        queue = RecordQueue(Ledger(), max_size=1, max_bytes=1, block=False, wake=lambda: None)
+        queue.close()
+        super().__init__(Core(queue, _ABOVE_ALL, 0, "amsha"), "amsha")
+
+    def flush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:  # noqa: ARG002
+        return True
+
+    async def aflush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:  # noqa: ARG002
+        return True
+
+    async def aready(self) -> bool:
+        return False
+
+
+_ABOVE_ALL = 100
+_NO_LOG = _NoLog()
+
+
+class LogProxy:
+    """Stands for the log opened last in this process, looked up at each use; see `get_log`."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(OPEN_LOGS[-1] if OPEN_LOGS else _NO_LOG, name)
+
+    def __repr__(self) -> str:
+        return f"<get_log(): {OPEN_LOGS[-1]!r}>" if OPEN_LOGS else "<get_log(): no log is open>"
+
+
+def get_log() -> Any:
+    """The log opened last in this process and still open or, without one, a log that keeps nothing.
+
+    Resolved at each use, so that a module may hold it from import time on.
+    """
+    return _PROXY
+
+
+_PROXY = LogProxy()

@@ -1,0 +1,193 @@
+"""Executions and steps: what runs, from when to when, with which outcome; everything logged below carries their ids."""
+
+import time
+from collections.abc import Mapping
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from msgspec import Struct
+
+from . import events
+from ._context import CURRENT, Scope, uuid7
+
+__all__ = ["Execution", "Step", "current_execution"]
+
+
+class _Emitter(Protocol):
+    """The logger that an execution writes to."""
+
+    def encode_context(self, fields: Mapping[str, object]) -> dict[str, bytes]: ...
+
+    def emit_lifecycle(
+        self, event: Struct, fields: Mapping[str, object], error: BaseException | None, *, exhausted: bool
+    ) -> bool: ...
+
+
+class _Run:
+    """What executions and steps have in common. A run is entered once; `with` and `async with` do the same.
+
+    Entering writes `*.started`, leaving `*.completed`, `*.failed` (an exception) or `*.cancelled` (a cancellation,
+    KeyboardInterrupt, SystemExit). Leaving never raises and never swallows the exception.
+    """
+
+    def __init__(
+        self,
+        emitter: _Emitter,
+        context: Mapping[str, object],
+        started: Struct,
+        ends: tuple[type[Struct], type[Struct], type[Struct]],
+        named: Mapping[str, object],
+        fields: Mapping[str, object],
+    ) -> None:
+        self.fields: dict[str, object] = dict(fields)
+        """Fields of the run's own lines. Those added before it ends are on its last line."""
+        self._emitter = emitter
+        self._context = context
+        self._started = started
+        self._completed, self._failed, self._cancelled = ends
+        self._named = named
+        self._on_failure: dict[str, object] = {}
+        self._outputs: object = None
+        self._tokens: dict[str, Any] = {}
+        self._began = 0.0
+        self._parent = CURRENT.get()
+        self._token: Token[Scope] | None = None
+
+    def record_tokens(self, prompt_tokens: int = 0, completion_tokens: int = 0, cost_usd: float | None = None) -> None:
+        """Add to the run's totals, which its last line reports. Not needed where `llm.call.*` events are emitted."""
+        for name, number in (
+            ("prompt_tokens", prompt_tokens),
+            ("completion_tokens", completion_tokens),
+            ("total_tokens", prompt_tokens + completion_tokens),
+        ):
+            self._tokens[name] = self._tokens.get(name, 0) + number
+        if cost_usd is not None:
+            self._tokens["cost_usd"] = self._tokens.get("cost_usd", 0.0) + cost_usd
+
+    def set_outputs(self, outputs: object) -> None:
+        """What the run produced. Encoded when it ends: what is changed in between shows changed."""
+        self._outputs = outputs
+
+    def __enter__(self) -> Self:
+        self._parent = CURRENT.get()
+        self._token = CURRENT.set(self._parent.child(self._emitter.encode_context(self._context), self))
+        self._began = time.monotonic()
+        self._emitter.emit_lifecycle(self._started, self.fields, None, exhausted=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        end = {"duration_seconds": time.monotonic() - self._began, "outputs": self._outputs, **self._tokens}
+        end |= self._named
+        failure = error if error is not None and _is_failure(error) else None
+        if error is None:
+            event = self._completed(**end)
+        elif failure is None:
+            event = self._cancelled(**end, error_type=type(error).__name__)
+        else:
+            event = self._failed(**end, **self._on_failure)
+        self._emitter.emit_lifecycle(event, self.fields, failure, exhausted=failure is not None and self._exhausted())
+        if self._token is not None:
+            try:
+                CURRENT.reset(self._token)
+            except ValueError:  # left in another context than it was entered in, as generators can be
+                CURRENT.set(self._parent)
+            self._token = None
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _exhausted(self) -> bool:
+        return False
+
+
+class Execution(_Run):
+    """One run of a crew. Made by `log.execution(...)`."""
+
+    def __init__(
+        self,
+        emitter: _Emitter,
+        crew_name: str,
+        *,
+        execution_id: str | None,
+        parent_execution_id: str | None,
+        depends_on: tuple[str, ...],
+        inputs: object,
+        attempt: int,
+        max_retries: int | None,
+        fields: Mapping[str, object],
+    ) -> None:
+        self.execution_id = execution_id or uuid7()
+        """A UUID of version 7, or the caller's own id."""
+        self.crew_name = crew_name
+        self._attempt = attempt
+        self._max_retries = max_retries
+        outer = current_execution()
+        if parent_execution_id is None and outer is not None:
+            parent_execution_id = outer.execution_id
+        super().__init__(
+            emitter,
+            {"execution_id": self.execution_id, "crew_name": crew_name},
+            events.ExecutionStarted(
+                parent_execution_id=parent_execution_id,
+                depends_on=depends_on,
+                inputs=inputs,
+                attempt=attempt,
+                max_retries=max_retries,
+            ),
+            (events.ExecutionCompleted, events.ExecutionFailed, events.ExecutionCancelled),
+            {},
+            fields,
+        )
+        self._on_failure = {"attempt": attempt, "max_retries": max_retries}
+
+    def step(self, kind: str, name: str, /, **fields: object) -> "Step":
+        """A step of this execution (`kind`: task, agent, tool, ...), to be entered. Steps nest by being entered."""
+        return Step(self._emitter, self, kind, name, fields)
+
+    def _exhausted(self) -> bool:
+        return self._max_retries is not None and 0 < self._max_retries <= self._attempt
+
+
+class Step(_Run):
+    """One step of an execution, made by `run.step(...)` or, inside it, by `step.step(...)`."""
+
+    def __init__(
+        self, emitter: _Emitter, execution: Execution, kind: str, name: str, fields: Mapping[str, object]
+    ) -> None:
+        self.step_id = uuid7()
+        self.execution = execution
+        outer = CURRENT.get().run
+        named = {"step_kind": kind, "step_name": name}
+        super().__init__(
+            emitter,
+            {"execution_id": execution.execution_id, "crew_name": execution.crew_name, "step_id": self.step_id},
+            events.StepStarted(**named, parent_step_id=outer.step_id if isinstance(outer, Step) else None),
+            (events.StepCompleted, events.StepFailed, events.StepCancelled),
+            named,
+            fields,
+        )
+
+    def step(self, kind: str, name: str, /, **fields: object) -> "Step":
+        """A step inside this one."""
+        return Step(self._emitter, self.execution, kind, name, fields)
+
+
+def current_execution() -> Execution | None:
+    """The execution that the calling code runs in, or None."""
+    run = CURRENT.get().run
+    return run.execution if isinstance(run, Step) else run
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Cancellations, interrupts and exits are not failures; a group is one if it holds any."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_failure(inner) for inner in error.exceptions)
+    return isinstance(error, Exception)

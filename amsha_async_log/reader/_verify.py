@@ -1,0 +1,191 @@
+"""The proof of completeness: are the files as their writers wrote them, and what is not there?"""
+
+from pathlib import Path
+from typing import Any
+
+from ..exceptions import ReadError
+from ._filecheck import Counts, FileCheck
+from ._files import snapshot
+from ._lanes import Lane, plain_name
+from ._lines import DamagedFileError
+from ._report import Finding, Findings, Report, WriterReport, span
+from ._segments import Place, Segment, WriterState
+from ._sequence import Hole
+
+__all__ = ["verify"]
+
+
+def verify(*paths: Any) -> Report:
+    """Check every line, segment and writer of the log, from the files alone.
+
+    Paths as for `records`. Finds lines that are gone, doubled, moved, edited, cut or foreign, segments that are cut or
+    gone, and files whose bytes are not those their footers tell. Cannot find: what was changed after the last footer of
+    a file (a running or killed writer has none), lines cut off the end of a writer that did not close, and whole
+    writers that are gone. Memory grows with segments, writers and damage, not with lines. Raises `ReadError` when there
+    is no log file, or one cannot be read.
+    """
+    return _Verification().run(paths)
+
+
+class _Verification:
+    def __init__(self) -> None:
+        self._counts = Counts()
+        self._findings = Findings()
+        self._running: set[str] = set()
+        """Writers that hold the lock on the file they write."""
+        self._names: set[str] = set()
+        """Names of the files that are there, without the ending that compression gave them."""
+        self._not_ours: list[tuple[Lane, FileCheck, str]] = []
+        """Files without a single line of the log."""
+
+    def run(self, paths: Any) -> Report:
+        with snapshot(paths) as lanes:
+            files = [file for lane in lanes for file in lane.files]
+            if not files:
+                where = ", ".join(str(path) for path in paths) or "the default log directory"
+                message = f"no log file in {where}"
+                raise ReadError(message)
+            self._names = {plain_name(file.path.name) for file in files}
+            ours = {id(lane) for lane in lanes if self._check_lane(lane)}
+        for lane, check, name in self._not_ours:
+            if id(lane) in ours or not ours:
+                self._count_bad(check)
+            else:
+                message = f"{name}: set aside, it has no line of the log."
+                self._findings.add(Finding(kind="foreign_file", file=name, message=message))
+        writers = [self._conclude(state) for state in self._counts.writers.values()]
+        return self._report(writers)
+
+    def _check_lane(self, lane: Lane) -> bool:
+        """Go through the files of a lane; True when a line of the log is among theirs."""
+        last_writer = None
+        for file in lane.files:
+            check = FileCheck(file, self._counts)
+            try:
+                for line in file.lines():
+                    check.feed(line)
+            except DamagedFileError as error:
+                self._counts.corrupt += 1
+                message = f"{file.path}: {error}."
+                self._findings.add(Finding(kind="damaged_file", file=str(file.path), message=message))
+            check.finish()
+            if check.last_writer is None and check.bad_lines:
+                self._not_ours.append((lane, check, str(file.path)))
+            else:
+                self._count_bad(check)
+            last_writer = check.last_writer or last_writer
+        if lane.running and last_writer is not None:
+            self._running.add(last_writer)
+        return last_writer is not None
+
+    def _count_bad(self, check: FileCheck) -> None:
+        self._counts.corrupt += check.bad_lines
+        self._findings.extend(check.findings)
+
+    # -- writers ------------------------------------------------------------------------------------------------------
+
+    def _conclude(self, writer: WriterState) -> WriterReport:
+        first, last = writer.seqs.first or 0, writer.seqs.last or 0
+        missing = 0
+        for hole in writer.seqs.holes():
+            missing += hole.last - hole.first + 1
+            self._explain(writer, hole)
+        missing += self._check_beginning(writer, first)
+        self._check_ends(writer)
+        end = "closed" if writer.closed else "running" if writer.writer in self._running else "unknown"
+        if end == "unknown":
+            self._find(
+                "unclosed", writer, writer.segments[-1].place.file if writer.segments else None, _unclosed(writer)
+            )
+        return WriterReport(
+            writer=writer.writer,
+            records=writer.records,
+            first_seq=first,
+            last_seq=last,
+            missing=missing,
+            dropped=writer.dropped,
+            refused=writer.refused,
+            end=end,
+        )
+
+    def _explain(self, writer: WriterState, hole: Hole[Place]) -> None:
+        number = hole.last - hole.first + 1
+        gone = f"{number:,} {'line is' if number == 1 else 'lines are'} missing of writer {writer.writer}"
+        which = f"{gone} ({span('seq', hole.first, hole.last, plural='seq')})"
+        segment = next((s for s in writer.segments if s.place == hole.after), None)
+        previous = segment.header.previous_segment if segment is not None and segment.header is not None else None
+        if previous is not None and plain_name(previous) not in self._names:
+            file = str(Path(hole.after.file).with_name(previous))
+            message = f"{which}: the segment {file} is not there."
+            self._findings.add(
+                Finding(kind="missing_segment", file=file, writer=writer.writer, seq=hole.first, message=message)
+            )
+            return
+        message = f"{which}, between {hole.before} and {hole.after}."
+        self._findings.add(
+            Finding(
+                kind="missing",
+                file=hole.after.file,
+                line=hole.after.line,
+                writer=writer.writer,
+                seq=hole.first,
+                message=message,
+            )
+        )
+
+    def _check_beginning(self, writer: WriterState, first: int) -> int:
+        """Lines missing before the first: retention removes whole segments, so the first one has to have its header."""
+        segment = next((s for s in writer.segments if s.first_seq == first), None)
+        if segment is None or segment.header is not None:
+            return 0
+        without = f"{segment.place}: writer {writer.writer} begins with seq {first} and without a segment header"
+        if first == 1:
+            self._find("no_header", writer, segment.place.file, f"{without}.")
+            return 0
+        self._find("missing", writer, segment.place.file, f"{without}: at least 1 line before it is missing.")
+        return 1
+
+    def _check_ends(self, writer: WriterState) -> None:
+        """Only the last segment of a writer may be without a footer."""
+        segments = sorted(writer.segments, key=lambda segment: segment.first_seq)
+        for segment, following in zip(segments, segments[1:], strict=False):
+            if segment.footer is None and segment.last_seq < following.first_seq:
+                message = (
+                    f"{segment.place.file}: a segment of writer {writer.writer} ends at seq {segment.last_seq} without"
+                    f" its last line, though the writer went on in {following.place.file}."
+                )
+                self._find("truncated", writer, segment.place.file, message, segment.last_seq)
+
+    def _find(self, kind: str, writer: WriterState, file: str | None, message: str, seq: int | None = None) -> None:
+        self._findings.add(Finding(kind=kind, file=file, writer=writer.writer, seq=seq, message=message))
+
+    # -- verdict ------------------------------------------------------------------------------------------------------
+
+    def _report(self, writers: list[WriterReport]) -> Report:
+        counts = self._counts
+        bad = (counts.corrupt, counts.checksums, counts.duplicates, counts.out_of_order)
+        return Report(
+            ok=not any(bad) and not any(writer.missing for writer in writers),
+            writers=writers,
+            torn_lines=counts.torn,
+            corrupt_lines=counts.corrupt,
+            duplicates=counts.duplicates,
+            segments=counts.segments,
+            checksum_failures=counts.checksums,
+            secrets_found=None,
+            out_of_order=counts.out_of_order,
+            findings=self._findings.all(),
+        )
+
+
+def _unclosed(writer: WriterState) -> str:
+    last: Segment | None = max(writer.segments, key=lambda segment: segment.last_seq, default=None)
+    if last is not None and last.footer is not None:
+        return (
+            f"Writer {writer.writer} ended its segment in {last.place.file} and went on, but the next segment is not"
+            " there: it was killed right then, or the file is gone."
+        )
+    return (
+        f"Writer {writer.writer} did not close its log: it was killed, or the end of its file was cut off; what it had"
+        " in its queue is unknown."
+    )
