@@ -82,6 +82,7 @@ class Batcher:
         self._happened: list[tuple[Struct, str, str]] = []
         """Lines of the log's own that wait for the file to work: (event, message, level)."""
         self._sync_failed = False
+        self._prune_error: OSError | None = None
         self._just_worked = False
         self.batches = 0
         self.sink_ok = True
@@ -296,10 +297,12 @@ class Batcher:
         """Said once for each failure, however often it is tried."""
         self.sink_ok = False
         self.sink_error = _said(error)
+        self._queue.lending.suspended = True
         _tell(f"cannot write {self._writer.path or 'the log'}: {self.sink_error}; records wait in memory, then are refused")
 
     def _note_recovery(self, error: OSError, since: float, attempts: int) -> None:
         self.sink_ok = True
+        self._queue.lending.suspended = False
         took = self._clock() - since
         _tell(f"writing {self._writer.path or 'the log'} again after {took:.1f} s")
         failed = LogSinkFailed(error_type=type(error).__name__, error_message=_said(error), since=since)
@@ -313,6 +316,10 @@ class Batcher:
             await self._run_io(operation, *args)
         finally:
             lending.io_ended()
+        if self._writer.prune_error is not self._prune_error:
+            self._prune_error = self._writer.prune_error
+            if self._prune_error is not None:
+                _tell(f"cannot delete old segments: {self._prune_error}; they are kept")
 
     async def _sync(self) -> None:
         """fsync. After an error a new segment begins, and nothing is called durable any more."""

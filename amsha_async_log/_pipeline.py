@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import importlib.metadata
 import os
 import platform
@@ -55,6 +56,8 @@ OPEN_TIMEOUT_S: Final = 5.0
 GRACE_S: Final = 0.25
 """What a close allows the log's loop beyond the time-out to report, before it reports by itself."""
 RESTART_S: Final = 0.1
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
+"""Errors of a file system that may work later: no fault of the configuration."""
 ROOT_NAME: Final = "amsha"
 _POLL_FIRST_S: Final = 0.0005
 _POLL_LAST_S: Final = 0.01
@@ -68,7 +71,7 @@ class _Runtime:
     def __init__(self, config: LogConfig, queue: RecordQueue, *, console: bool, must_open: bool) -> None:
         self.writer_id = secrets.token_hex(4)
         self.opened: Future[None] = Future()
-        """Set once the file is open. With `must_open`, an OSError in it ends the runtime."""
+        """Set once the file is open, or may come to be. With `must_open`, an OSError in it ended the runtime."""
         self.closed: Future[CloseReport] = Future()
         self.console = Console() if console else None
         self.encoder = LineEncoder(self.writer_id, config.max_record_bytes)
@@ -139,10 +142,11 @@ class _Runtime:
             await self._run_io(self.writer.open)
             self.opened.set_result(None)
         except OSError as error:
-            self.opened.set_exception(error)
-            if self._must_open:
+            if self._must_open and error.errno not in _PASSING:
+                self.opened.set_exception(error)
                 self._executor.shutdown()
                 return
+            self.opened.set_result(None)  # the batcher goes on trying
         finishing = asyncio.ensure_future(self._finish(asyncio.ensure_future(self._supervised())))
         await self._stop.wait()
         self.batcher.stop()

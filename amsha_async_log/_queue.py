@@ -26,7 +26,10 @@ SLICE: Final = 256
 OVERDUE_S: Final = 0.1
 """A batcher that is this much later than it meant to be is taken for starved."""
 
-LEND_S: Final = 0.001
+WAKING_LEND_S: Final = 0.001
+"""Long enough for the batcher to wake, encode and have one batch written."""
+PRESSURE_LEND_S: Final = 0.0003
+"""Long enough for the batcher to get the GIL, which it then keeps for a switch interval (5 ms) of work."""
 LEND_SHARE: Final = 0.1
 LEND_BURST: Final = 5
 SLOW_LEND_S: Final = 0.02
@@ -78,7 +81,7 @@ class Record(Struct, gc=False):
 class _Lending:
     """When a call may give the GIL away, and the account of it.
 
-    A lend is a request to sleep for `LEND_S`, at most `LEND_SHARE` of wall time in total (a token bucket that holds
+    A lend is a request to sleep for 1 ms at most, in total `LEND_SHARE` of wall time (a token bucket that holds
     `LEND_BURST` of them). Regaining the GIL is not ours to bound: after a lend of more than `SLOW_LEND_S`, none for
     `SLOW_LEND_PAUSE_S`. While the writer is in one I/O operation for more than `SLOW_IO_S`, at most
     `LENDS_INTO_SLOW_IO` more, since a writer that only waits for the GIL looks the same as a slow disk.
@@ -88,6 +91,8 @@ class _Lending:
         self._monotonic = monotonic
         self._sleep = sleep
         self.io_since: float | None = None
+        self.suspended = False
+        """True while the file cannot be written: then the batcher waits for the disk, not for the GIL."""
         self._lends_into_io = 0
         self._next = 0.0
         self.count = 0
@@ -101,10 +106,12 @@ class _Lending:
     def io_ended(self) -> None:
         self.io_since = None
 
-    def lend(self) -> None:
-        """Sleep for `LEND_S` if the budget allows it."""
+    def lend(self, seconds: float) -> None:
+        """Sleep for `seconds` if the budget allows it."""
+        if self.suspended:
+            return
         now = self._monotonic()
-        interval = LEND_S / LEND_SHARE
+        interval = seconds / LEND_SHARE
         if now < self._next - (LEND_BURST - 1) * interval:
             return
         io_since = self.io_since
@@ -113,7 +120,7 @@ class _Lending:
                 return
             self._lends_into_io += 1
         self._next = max(self._next, now) + interval
-        self._sleep(LEND_S)
+        self._sleep(seconds)
         took = self._monotonic() - now
         self.count += 1
         self.total_s += took
@@ -148,7 +155,7 @@ class RecordQueue:
         self.max_size = max_size or 2**62
         self.max_bytes = max_bytes or 2**62
         self.reserve = max(64, max_size // 16) if max_size else 0
-        self.high_mark = max(SLICE, self.max_size // 4)
+        self.high_mark = min(max(SLICE, self.max_size // 4), self.max_size - 1)
         self.linger_mark = min(2 * SLICE, self.max_size // 4)
         self.block = block
         self.wake = wake
@@ -189,7 +196,7 @@ class RecordQueue:
             return True
         if waiting >= self.max_size and not self._reserved(source, waiting) and not self._wait_for_room():
             return self.refuse(source, "closed" if self.closed else "queue_full")
-        self._lend()
+        self._lend(PRESSURE_LEND_S)
         return True
 
     def room_for_bytes(self, source: Source, size: int) -> bool:
@@ -220,9 +227,9 @@ class RecordQueue:
             self._wake_now()
             self.starving = self._caller_is_busy() and not self._reachable
             if self.starving:
-                self._lend()
+                self._lend(WAKING_LEND_S)
         else:
-            self._lend()
+            self._lend(WAKING_LEND_S)
 
     def has_room(self) -> bool:
         """True if a call at level INFO would be accepted now."""
@@ -234,7 +241,7 @@ class RecordQueue:
     def _wait_for_room(self) -> bool:
         """`when_full="block"`: wait on a thread that runs no loop, until there is room or the log is closed."""
         if not self.block or threading.get_ident() in self.own_threads or _runs_a_loop():
-            self._lend()
+            self._lend(PRESSURE_LEND_S)
             return False
         while not self.closed:
             self._sleep(BLOCKED_POLL_S)
@@ -242,9 +249,9 @@ class RecordQueue:
                 return True
         return False
 
-    def _lend(self) -> None:
+    def _lend(self, seconds: float) -> None:
         if threading.get_ident() not in self.own_threads:
-            self.lending.lend()
+            self.lending.lend(seconds)
 
     def _wake_now(self) -> None:
         if not self.closed:

@@ -213,15 +213,14 @@ class SegmentWriter:
     def append(self, chunk: bytes, lines: int, records: int) -> None:
         """Write `chunk`, `lines` whole lines of which `records` are user records, and count it.
 
-        Raises `SegmentLostError` before anything is written if the file is not ours any more.
+        After an OSError, `resume` with the same arguments goes on. Raises `SegmentLostError` if the file is not ours
+        any more.
         """
-        segment = self.segment
-        self._checked(segment)
-        segment.put(chunk)
-        segment.note(lines, records, self._next_seq() - 1)
+        self.segment.put_later(chunk)
+        self.resume(chunk, lines, records)
 
     def resume(self, chunk: bytes, lines: int, records: int) -> None:
-        """Go on with an `append` that raised OSError. Raises `SegmentLostError` if the file went away meanwhile."""
+        """Go on with an `append` that raised OSError."""
         segment = self.segment
         self._checked(segment, chunk, records)
         segment.flush()
@@ -278,7 +277,7 @@ class SegmentWriter:
             return
         if segment.moved():
             segment.flush()
-            if chunk:
+            if chunk and not segment.sealed:
                 segment.note(chunk.count(b"\n"), records, self._next_seq() - 1)
             self._seal(segment)
         written = chunk.count(b"\n", 0, len(chunk) - len(segment.pending))
@@ -301,14 +300,17 @@ class SegmentWriter:
     def _open_file(self) -> None:
         segment = self._lock_first_free()
         try:
-            if segment.regular and self._max_bytes and segment.size + FOOTER_ROOM >= self._max_bytes:
+            full = segment.regular and self._max_bytes and segment.size + FOOTER_ROOM >= self._max_bytes
+            if full:
                 os.rename(segment.path, rotated_path(segment.path, self._clock()))
-                os.close(segment.fd)
-                segment = self._lock_first_free()
-            segment.adopt()
+            else:
+                segment.adopt()
         except OSError:
             os.close(segment.fd)
             raise
+        if full:
+            os.close(segment.fd)
+            segment = self._lock_first_free()
         self._segment = segment
         self.segments += 1
         segment.put_later(b"\n" if segment.torn_bytes else b"")

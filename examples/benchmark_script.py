@@ -27,9 +27,8 @@ def main(path: str) -> None:
                     log.info("Iteration", iteration=iteration, size=size, microseconds=(ended - started) / 1000)
                     call_costs.append(perf_counter_ns() - ended)
         run.set_outputs({"iterations": len(call_costs)})
-        log.flush()
-        stats = log.stats()
 
+    stats = log.stats()
     percentiles = quantiles(call_costs, n=100)
     print(f"cost of a call: p50 {percentiles[49] / 1000:.1f} us, p99 {percentiles[98] / 1000:.1f} us")
     print(f"offered {stats.offered}, accepted {stats.accepted}, written {stats.written}, refused {stats.refused}")

@@ -1,6 +1,7 @@
 """The demo: its stub of a model server, the outcome of its crews, and what its log says of them."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -181,7 +182,7 @@ def test_demo_writes_nothing_to_stderr(demo: Demo) -> None:
 
 
 def test_demo_says_that_its_log_verifies(demo: Demo) -> None:
-    assert "verify  ok" in demo.done.stdout
+    assert "verify  complete: " in demo.done.stdout
 
 
 def test_log_of_the_demo_verifies(demo: Demo) -> None:
@@ -211,8 +212,34 @@ def test_demo_shows_every_execution(demo: Demo) -> None:
     assert missing == []
 
 
+def test_demo_gives_the_same_counts_for_the_crews_and_for_the_file(demo: Demo) -> None:
+    accounts = dict(re.findall(r"^(crews|file) +(\d+ completed.*)$", demo.done.stdout, re.MULTILINE))
+    assert accounts["crews"] == accounts["file"]
+
+
+def test_demo_ledger_is_that_of_the_file(demo: Demo) -> None:
+    records = sum(writer.records for writer in reader.verify(demo.path).writers)
+    assert f"ledger  {records} offered = {records} accepted + 0 refused; {records} written" in demo.done.stdout
+
+
 def test_demo_names_the_next_commands(demo: Demo) -> None:
     assert f"amsha-log verify {demo.path}" in demo.done.stdout
+
+
+def test_demo_leaves_the_log_only(demo: Demo) -> None:
+    assert [file.name for file in demo.directory.iterdir()] == ["demo.jsonl"]
+
+
+def test_demo_keeps_the_files_of_the_crews_when_asked_to(tmp_path: Path) -> None:
+    run_demo(tmp_path, "--crews", "1", "--keep")
+    assert sorted(file.name for file in tmp_path.rglob("*.json")) == ["draft.json", "outline.json", "research.json"]
+
+
+def test_demo_in_a_directory_that_cannot_be_made_exits_with_2(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    demo = run_demo(tmp_path / "file" / "inside", "--crews", "1")
+    assert demo.done.returncode == 2
+    assert demo.done.stderr.startswith("amsha-log: the demo cannot write to ")
 
 
 def test_second_demo_in_a_directory_shows_its_own_executions_only(tmp_path: Path) -> None:

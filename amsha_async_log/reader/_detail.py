@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from ._executions import LINES, Collector
-from ._files import snapshot
+from ._files import StrPath, snapshot
 from ._lines import decode_record
 from ._merge import merged
 from ._run import Execution, Run
@@ -61,7 +61,7 @@ class Detail(Struct, kw_only=True):
     """Its start, its end and everything between are in the files."""
 
 
-def detail(execution_id: str, *paths: Any) -> Detail | None:
+def detail(execution_id: str, *paths: StrPath) -> Detail | None:
     """One execution with its steps, states and lines; None when the log has no line of it.
 
     Paths as for `records`. Memory grows with the lines of this execution. Raises `ReadError` when a path stands for

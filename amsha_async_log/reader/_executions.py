@@ -1,9 +1,9 @@
 """From lines to executions."""
 
 from math import inf
-from typing import Any, Final
+from typing import Final
 
-from ._files import Paths, snapshot
+from ._files import StrPath, snapshot
 from ._lanes import Lane
 from ._lines import LineDecoder
 from ._merge import merged
@@ -15,7 +15,7 @@ __all__ = ["LINES", "Collector", "executions"]
 LINES: Final = LineDecoder(Line)
 
 
-def executions(*paths: Any) -> list[Execution]:
+def executions(*paths: StrPath) -> list[Execution]:
     """Every execution in the log, in the order of their first lines.
 
     Paths as for `records`. Memory grows with the number of executions, not of lines. Executions that never ended are

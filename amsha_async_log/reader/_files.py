@@ -13,9 +13,10 @@ from ._lanes import COMPRESSED, Lane, Name, lanes_of, open_file
 from ._lines import Envelope, LineDecoder, raw_lines
 from ._lock import is_locked
 
-__all__ = ["Paths", "find_files", "snapshot"]
+__all__ = ["Paths", "StrPath", "find_files", "snapshot"]
 
-Paths = Iterable[str | os.PathLike[str]]
+StrPath = str | os.PathLike[str]
+Paths = Iterable[StrPath]
 
 DEFAULT_DIRECTORIES: Final = ("logs", ".Nibandha")
 _SEARCHED: Final = re.compile(r"\.(jsonl|log)")
@@ -63,7 +64,7 @@ def _expand(path: Path) -> list[Path]:
     family = _family(path)
     if family:
         return family
-    matches = [Path(match) for match in glob(str(path), recursive=True)] if has_magic(str(path)) else []
+    matches = [Path(match) for match in glob(str(path), recursive=True)] if has_magic(str(path)) else []  # noqa: PTH207 - a pattern may be absolute
     if not matches:
         message = f"cannot read {path}: no such file or directory"
         raise ReadError(message)

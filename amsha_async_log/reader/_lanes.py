@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, Final, NamedTuple, cast
 
 from ..exceptions import ReadError
@@ -33,7 +33,8 @@ class Name(NamedTuple):
     @classmethod
     def parse(cls, name: str) -> "Name":
         """Take a file name apart; every name is legal, if only as the active file of a lane of its own."""
-        stem, suffix = os.path.splitext(plain_name(name))
+        plain = PurePath(plain_name(name))
+        stem, suffix = plain.stem, plain.suffix
         rotated = _ROTATED.fullmatch(stem)
         if rotated is None:
             return cls(stem, suffix, "", 0)

@@ -6,7 +6,7 @@ from heapq import heapify, heapreplace
 from math import inf
 from typing import Any, TypeVar
 
-from ._files import Paths, snapshot
+from ._files import StrPath, snapshot
 from ._lanes import Lane
 from ._lines import decode_record
 
@@ -15,7 +15,7 @@ __all__ = ["merged", "records", "time_of_record"]
 T = TypeVar("T")
 
 
-def records(*paths: Any) -> Iterator[dict[str, Any]]:
+def records(*paths: StrPath) -> Iterator[dict[str, Any]]:
     """Every line of the log as a dict, envelope keys included, the log's own lines (`log.*`) too.
 
     Paths as for `find_files`; none means the default log. Lines of one writer come in the order it wrote them, lines of
@@ -56,7 +56,7 @@ def merged(
             yield lane, item
         # Stay with this lane for as long as its lines are the oldest.
         limit = min((entry[0] for entry in heap[1:3]), default=inf)
-        for time, item in lines:  # noqa: B007, PLW2901
+        for time, item in lines:
             if time > limit:
                 waiting[index] = item
                 heapreplace(heap, (time, index, lines))

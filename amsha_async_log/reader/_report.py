@@ -16,7 +16,8 @@ class Finding(Struct, kw_only=True):
     kind: str
     """What makes a log not ok: `missing missing_segment corrupt foreign damaged_file checksum duplicate out_of_order`.
 
-    What does not: `torn healed truncated no_header unclosed foreign_file`; `more` stands for findings not listed.
+    What does not: `torn healed truncated no_header no_footer unclosed foreign_file`. `more` stands for what is not
+    listed.
     """
     file: str | None = None
     line: int | None = None
@@ -95,7 +96,7 @@ class Findings:
         self._close()
         self._add(finding)
 
-    def add_line(self, kind: str, what: str, file: str, line: int, writer: str | None, seq: int | None) -> None:
+    def add_line(self, kind: str, what: str, file: str, line: int, writer: str | None, seq: int | None) -> None:  # noqa: PLR0913, PLR0917
         """Add a bad line; `what` says what is wrong with it, as in "line 3 `what`"."""
         now = self._stretch
         if (
@@ -135,17 +136,22 @@ class Findings:
 
     def extend(self, other: "Findings") -> None:
         """Take over what another one collected."""
-        other._close()
-        for finding in other._findings:
+        for finding in other.listed:
             self.add(finding)
-        self._unlisted += other._unlisted
+        self._unlisted += other._unlisted  # noqa: SLF001
+
+    @property
+    def listed(self) -> list[Finding]:
+        """What is listed so far, in the order it was found."""
+        self._close()
+        return self._findings
 
     def all(self) -> list[Finding]:
-        """Everything found, in the order it was."""
-        self._close()
+        """What is listed and, if there is more, how much."""
+        listed = self.listed
         if not self._unlisted:
-            return self._findings
-        return [*self._findings, Finding(kind="more", message=f"{self._unlisted:,} more findings are not listed.")]
+            return listed
+        return [*listed, Finding(kind="more", message=f"{self._unlisted:,} more findings are not listed.")]
 
 
 def span(word: str, first: int, last: int, *, plural: str | None = None) -> str:

@@ -59,7 +59,16 @@ class Segment:
         """Counts that are not those of its footer."""
         found = {"lines": self.lines, "records": self.records, "first_seq": self.first_seq, "last_seq": self.last_seq}
         told = {name: getattr(footer, name) for name in found}
-        return [f"{found[name]} instead of {told[name]} as {name}" for name in found if found[name] != told[name]]
+        differences = [
+            f"{found[name]} instead of {told[name]} as {name}" for name in found if found[name] != told[name]
+        ]
+        totals = footer.totals
+        if totals is None:
+            return [*differences, "no totals"]
+        ended = totals.written + totals.dropped + totals.failed + totals.queued
+        if totals.offered != totals.accepted + totals.refused or totals.accepted != ended:
+            differences.append("totals that do not add up")
+        return differences
 
 
 class WriterState:

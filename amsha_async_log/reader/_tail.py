@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from ..exceptions import ReadError
-from ._files import find_files, snapshot
+from ._files import StrPath, find_files, snapshot
 from ._lanes import COMPRESSED, Lane, LogFile, open_file
 from ._lines import MAX_LINE_BYTES, decode_record
 from ._merge import time_of_record
@@ -54,7 +54,7 @@ class Follower:
     are not read again. Not thread-safe.
     """
 
-    def __init__(self, *paths: Any) -> None:
+    def __init__(self, *paths: StrPath) -> None:
         self._paths = paths
         self._positions: dict[FileId, Position] = {}
         self.unreadable = 0

@@ -1,11 +1,11 @@
-"""The proof of completeness: are the files as their writers wrote them, and what is not there?"""
+"""The proof of completeness: whether the files are as their writers wrote them, and what is not there."""
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from ..exceptions import ReadError
 from ._filecheck import Counts, FileCheck
-from ._files import snapshot
+from ._files import Paths, StrPath, snapshot
 from ._lanes import Lane, plain_name
 from ._lines import DamagedFileError
 from ._report import Finding, Findings, Report, WriterReport, span
@@ -15,7 +15,7 @@ from ._sequence import Hole
 __all__ = ["verify"]
 
 
-def verify(*paths: Any) -> Report:
+def verify(*paths: StrPath) -> Report:
     """Check every line, segment and writer of the log, from the files alone.
 
     Paths as for `records`. Finds lines that are gone, doubled, moved, edited, cut or foreign, segments that are cut or
@@ -38,7 +38,7 @@ class _Verification:
         self._not_ours: list[tuple[Lane, FileCheck, str]] = []
         """Files without a single line of the log."""
 
-    def run(self, paths: Any) -> Report:
+    def run(self, paths: Paths) -> Report:
         with snapshot(paths) as lanes:
             files = [file for lane in lanes for file in lane.files]
             if not files:
@@ -92,11 +92,6 @@ class _Verification:
             self._explain(writer, hole)
         missing += self._check_beginning(writer, first)
         self._check_ends(writer)
-        end = "closed" if writer.closed else "running" if writer.writer in self._running else "unknown"
-        if end == "unknown":
-            self._find(
-                "unclosed", writer, writer.segments[-1].place.file if writer.segments else None, _unclosed(writer)
-            )
         return WriterReport(
             writer=writer.writer,
             records=writer.records,
@@ -105,8 +100,22 @@ class _Verification:
             missing=missing,
             dropped=writer.dropped,
             refused=writer.refused,
-            end=end,
+            end=self._end_of(writer),
         )
+
+    def _end_of(self, writer: WriterState) -> str:
+        running = writer.writer in self._running
+        last = max(writer.segments, key=lambda segment: segment.last_seq, default=None)
+        file = last.place.file if last is not None else None
+        if not writer.closed:
+            if running:
+                return "running"
+            self._find("unclosed", writer, file, _unclosed(last, writer))
+            return "unknown"
+        if not running and last is not None and last.footer is None:
+            message = f"{file}: writer {writer.writer} closed its log, but the line with its checksum is not there."
+            self._find("no_footer", writer, file, message)
+        return "closed"
 
     def _explain(self, writer: WriterState, hole: Hole[Place]) -> None:
         number = hole.last - hole.first + 1
@@ -134,21 +143,32 @@ class _Verification:
         )
 
     def _check_beginning(self, writer: WriterState, first: int) -> int:
-        """Lines missing before the first: retention removes whole segments, so the first one has to have its header."""
+        """Lines missing before the first one, as far as can be told.
+
+        Retention removes whole segments. So the first line has to be a header, and the segment before it has to be gone.
+        """
         segment = next((s for s in writer.segments if s.first_seq == first), None)
-        if segment is None or segment.header is not None:
+        if segment is None:
             return 0
-        without = f"{segment.place}: writer {writer.writer} begins with seq {first} and without a segment header"
-        if first == 1:
-            self._find("no_header", writer, segment.place.file, f"{without}.")
+        begins = f"{segment.place}: writer {writer.writer} begins with seq {first}"
+        if segment.header is None:
+            if first == 1:
+                self._find("no_header", writer, segment.place.file, f"{begins} and without a segment header.")
+                return 0
+            message = f"{begins} and without a segment header: at least 1 line before it is missing."
+            self._find("missing", writer, segment.place.file, message)
+            return 1
+        previous = segment.header.previous_segment
+        if previous is None or plain_name(previous) not in self._names - {plain_name(Path(segment.place.file).name)}:
             return 0
-        self._find("missing", writer, segment.place.file, f"{without}: at least 1 line before it is missing.")
+        message = f"{begins}, but the segment before it, {previous}, is there without its lines."
+        self._find("missing", writer, segment.place.file, message)
         return 1
 
     def _check_ends(self, writer: WriterState) -> None:
         """Only the last segment of a writer may be without a footer."""
         segments = sorted(writer.segments, key=lambda segment: segment.first_seq)
-        for segment, following in zip(segments, segments[1:], strict=False):
+        for segment, following in pairwise(segments):
             if segment.footer is None and segment.last_seq < following.first_seq:
                 message = (
                     f"{segment.place.file}: a segment of writer {writer.writer} ends at seq {segment.last_seq} without"
@@ -178,8 +198,7 @@ class _Verification:
         )
 
 
-def _unclosed(writer: WriterState) -> str:
-    last: Segment | None = max(writer.segments, key=lambda segment: segment.last_seq, default=None)
+def _unclosed(last: Segment | None, writer: WriterState) -> str:
     if last is not None and last.footer is not None:
         return (
             f"Writer {writer.writer} ended its segment in {last.place.file} and went on, but the next segment is not"

@@ -1,0 +1,24 @@
+"""`python -m amsha_async_log`, and the entry point of the command `amsha-log`."""
+
+import sys
+from typing import Final
+
+__all__ = ["main"]
+
+_OF_THE_EXTRA: Final = ("typer", "rich", "click", "shellingham")
+
+
+def main() -> int:
+    """Run the command line and return its exit code; 2 when the `cli` extra is not installed."""
+    try:
+        from .cli import run  # noqa: PLC0415 - an optional dependency
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _OF_THE_EXTRA:
+            raise
+        print(f'amsha-log: needs {error.name}: pip install "amsha_async_log[cli]"', file=sys.stderr)
+        return 2
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
