@@ -300,7 +300,7 @@ class SegmentWriter:
     def _open_file(self) -> None:
         segment = self._lock_first_free()
         try:
-            full = segment.regular and self._max_bytes and segment.size + FOOTER_ROOM >= self._max_bytes
+            full = 0 < self._max_bytes <= segment.size + FOOTER_ROOM and segment.size > 0
             if full:
                 os.rename(segment.path, rotated_path(segment.path, self._clock()))
             else:

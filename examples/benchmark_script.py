@@ -1,6 +1,6 @@
 """A benchmark that logs the metrics of every iteration, and what these calls cost it.
 
-Run: python examples/benchmark_script.py [LOG]       then: amsha-log stats --by step_name LOG
+Run: python examples/benchmark_script.py [LOG]       then: amsha-log ls LOG
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""500 runs in a pool of processes: each worker logs into a file of its own beside the parent's, and one reader sees all.
+"""500 runs in a pool of processes: each worker logs into a file of its own beside the parent's, one reader sees all.
 
 Run: python examples/process_pool.py [LOG]       then: amsha-log verify LOG
 """

@@ -1,6 +1,7 @@
 """The demo: its stub of a model server, the outcome of its crews, and what its log says of them."""
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -14,10 +15,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+import amsha_async_log
 from amsha_async_log import reader
 from amsha_async_log.cli._null_log import NullLog
 from amsha_async_log.cli._stub import DOWN_MODEL, answer_text, stub_server
 from amsha_async_log.cli._workload import Tally, run_crews
+
+PACKAGE_FOLDER = str(Path(amsha_async_log.__file__).parents[1])
+"""A subprocess has to find the package that is tested."""
 
 CREWS = 12
 SEED = 7
@@ -160,12 +165,15 @@ class Demo:
 
     @property
     def path(self) -> Path:
+        """The log it wrote."""
         return self.directory / "demo.jsonl"
 
 
 def run_demo(directory: Path, *options: str) -> Demo:
     command = [sys.executable, "-m", "amsha_async_log", "demo", "--dir", str(directory), "--seed", str(SEED), *options]
-    return Demo(directory, subprocess.run(command, capture_output=True, text=True, timeout=60, check=False))
+    environment = {**os.environ, "PYTHONPATH": PACKAGE_FOLDER}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    return Demo(directory, done)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Every script in `examples/` runs as its docstring says and leaves a log that proves itself complete."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,10 +12,14 @@ from types import MappingProxyType
 
 import pytest
 
+import amsha_async_log
 from amsha_async_log import reader
 
 EXAMPLES_DIR = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(EXAMPLES_DIR.glob("*.py"))
+
+PACKAGE_FOLDER = str(Path(amsha_async_log.__file__).parents[1])
+"""A subprocess has to find the package that is tested."""
 
 EXPECTED: Mapping[str, Mapping[tuple[str, str], int]] = MappingProxyType(
     {
@@ -50,6 +55,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         timeout=60,
         check=False,
         cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": PACKAGE_FOLDER},
     )
     return Run(script.stem, path, done.returncode, done.stdout, done.stderr)
 

@@ -84,18 +84,19 @@ def _summary(tally: Tally, executions: list[reader.Execution], stats: Stats, rep
     statuses = Counter(execution.status for execution in executions)
     calls = sum(execution.llm_calls for execution in executions)
     retries = sum(execution.retries for execution in executions)
+    ours = f"{tally.completed} completed, {tally.failed} failed, {tally.cancelled} cancelled"
+    theirs = f"{statuses['completed']} completed, {statuses['failed']} failed, {statuses['cancelled']} cancelled"
+    offered = f"{report.offered} offered = {report.accepted} accepted + {report.refused} refused"
+    fate = f"{report.written} written, {report.dropped} dropped, {report.failed} failed, {stats.degraded} degraded"
     return [
-        f"crews   {tally.completed} completed, {tally.failed} failed, {tally.cancelled} cancelled;"
-        f" {tally.calls} calls, {tally.retries} retries",
-        f"file    {statuses['completed']} completed, {statuses['failed']} failed, {statuses['cancelled']} cancelled;"
-        f" {calls} calls, {retries} retries",
-        f"ledger  {report.offered} offered = {report.accepted} accepted + {report.refused} refused;"
-        f" {report.written} written, {report.dropped} dropped, {report.failed} failed, {stats.degraded} degraded",
+        f"crews   {ours}; {tally.calls} calls, {tally.retries} retries",
+        f"file    {theirs}; {calls} calls, {retries} retries",
+        f"ledger  {offered}; {fate}",
     ]
 
 
 def _next_commands(executions: list[reader.Execution], path: Path) -> list[str]:
-    """What to try now, with the execution that went worst as the example."""
+    """Say what to try now, with the execution that went worst as the example."""
     log = shlex.quote(str(path))
     commands = [f"amsha-log ls {log}", f"amsha-log verify {log}"]
     if executions:

@@ -33,8 +33,8 @@ class _Verification:
         self._findings = Findings()
         self._running: set[str] = set()
         """Writers that hold the lock on the file they write."""
-        self._names: set[str] = set()
-        """Names of the files that are there, without the ending that compression gave them."""
+        self._there: set[Path] = set()
+        """The files that are there, without the ending that compression gave them."""
         self._not_ours: list[tuple[Lane, FileCheck, str]] = []
         """Files without a single line of the log."""
 
@@ -45,7 +45,7 @@ class _Verification:
                 where = ", ".join(str(path) for path in paths) or "the default log directory"
                 message = f"no log file in {where}"
                 raise ReadError(message)
-            self._names = {plain_name(file.path.name) for file in files}
+            self._there = {_plain(file.path) for file in files}
             ours = {id(lane) for lane in lanes if self._check_lane(lane)}
         for lane, check, name in self._not_ours:
             if id(lane) in ours or not ours:
@@ -118,13 +118,13 @@ class _Verification:
         return "closed"
 
     def _explain(self, writer: WriterState, hole: Hole[Place]) -> None:
-        number = hole.last - hole.first + 1
+        here, number = Path(hole.after.file), hole.last - hole.first + 1
         gone = f"{number:,} {'line is' if number == 1 else 'lines are'} missing of writer {writer.writer}"
         which = f"{gone} ({span('seq', hole.first, hole.last, plural='seq')})"
         segment = next((s for s in writer.segments if s.place == hole.after), None)
         previous = segment.header.previous_segment if segment is not None and segment.header is not None else None
-        if previous is not None and plain_name(previous) not in self._names:
-            file = str(Path(hole.after.file).with_name(previous))
+        if previous is not None and _plain(here.with_name(previous)) not in self._there:
+            file = str(here.with_name(previous))
             message = f"{which}: the segment {file} is not there."
             self._findings.add(
                 Finding(kind="missing_segment", file=file, writer=writer.writer, seq=hole.first, message=message)
@@ -158,8 +158,8 @@ class _Verification:
             message = f"{begins} and without a segment header: at least 1 line before it is missing."
             self._find("missing", writer, segment.place.file, message)
             return 1
-        previous = segment.header.previous_segment
-        if previous is None or plain_name(previous) not in self._names - {plain_name(Path(segment.place.file).name)}:
+        here, previous = Path(segment.place.file), segment.header.previous_segment
+        if previous is None or _plain(here.with_name(previous)) not in self._there - {_plain(here)}:
             return 0
         message = f"{begins}, but the segment before it, {previous}, is there without its lines."
         self._find("missing", writer, segment.place.file, message)
@@ -196,6 +196,10 @@ class _Verification:
             out_of_order=counts.out_of_order,
             findings=self._findings.all(),
         )
+
+
+def _plain(path: Path) -> Path:
+    return path.with_name(plain_name(path.name))
 
 
 def _unclosed(last: Segment | None, writer: WriterState) -> str:
