@@ -16,6 +16,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 __all__ = [
+    "WARM_UP",
     "Case",
     "ReadBack",
     "Report",
@@ -31,6 +33,7 @@ __all__ = [
     "Timing",
     "bootstrap",
     "empty",
+    "empty_calls",
     "interleave",
     "main",
     "read_back",
@@ -40,6 +43,7 @@ __all__ = [
 ]
 
 RESAMPLES: Final = 2_000
+WARM_UP: Final = 200
 _VERSIONS_OF: Final = ("amsha_async_log", "msgspec", "uvloop", "orjson", "structlog")
 
 
@@ -57,6 +61,13 @@ def sample_calls(call: Callable[[], object], number: int, into: "array[int]") ->
         began = clock()
         call()
         add(clock() - began)
+
+
+def empty_calls(number: int = 100_000) -> "array[int]":
+    """Nanoseconds of `number` timed calls that do nothing: the timer, the call, and what the machine does meanwhile."""
+    samples = array("q")
+    sample_calls(empty, number, samples)
+    return samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,8 @@ class Case:
     call: Callable[[], object]
     between: Callable[[], object] = empty
     """Done after each burst, outside the clock: lets a backend catch up."""
+    context: Context | None = None
+    """Where it is called, if not here."""
     samples: "array[int]" = field(default_factory=lambda: array("q"))
     bursts: list[float] = field(default_factory=list)
     """p50 of each burst, in order: what comparisons are made with."""
@@ -97,7 +110,10 @@ class Case:
     def burst(self, number: int) -> None:
         """Time `number` calls."""
         first = len(self.samples)
-        sample_calls(self.call, number, self.samples)
+        if self.context is None:
+            sample_calls(self.call, number, self.samples)
+        else:
+            self.context.run(sample_calls, self.call, number, self.samples)
         self.bursts.append(statistics.median(self.samples[first:]))
         self.between()
 
@@ -105,9 +121,9 @@ class Case:
 def interleave(cases: Sequence[Case], rounds: int, burst: int) -> None:
     """Time all cases burst by burst, in turns and every other round backwards, so that drift hits all alike."""
     for case in cases:  # what happens once (caches, imports, adaptive bytecode) is not what is asked
-        for _ in range(200):
-            case.call()
-        case.between()
+        case.burst(WARM_UP)
+        case.samples = array("q")
+        case.bursts.clear()
     for number in range(rounds):
         for case in cases if number % 2 == 0 else reversed(cases):
             case.burst(burst)
@@ -160,9 +176,12 @@ class ReadBack:
     bytes: int = 0
 
 
-def read_back(folder: Path, pattern: str = "*.jsonl") -> ReadBack:
-    """Parse every line in `folder` in write order. Raises msgspec's error on a line that is no JSON or no line."""
-    decoder = msgspec.json.Decoder(list[_Line])
+def read_back(folder: Path, pattern: str = "*.jsonl", *, numbered: bool = False) -> ReadBack:
+    """Parse every line in `folder` in write order. Raises msgspec's error on a line that is no JSON or no line.
+
+    `numbered`: each producer gave its records its name as `agent_name` and a number that grows as `attempt`.
+    """
+    decoder = msgspec.json.Decoder(_Line)
     result = ReadBack()
     last_seq = 0
     last: dict[str, int] = {}
@@ -179,7 +198,7 @@ def read_back(folder: Path, pattern: str = "*.jsonl") -> ReadBack:
             if line.event.startswith("log."):
                 continue
             result.records += 1
-            if line.agent_name is not None and line.attempt is not None:
+            if numbered and line.agent_name is not None and line.attempt is not None:
                 result.producers[line.agent_name] = result.producers.get(line.agent_name, 0) + 1
                 result.disorder += line.attempt != last.get(line.agent_name, line.attempt - 1) + 1
                 last[line.agent_name] = line.attempt

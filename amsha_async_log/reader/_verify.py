@@ -145,7 +145,7 @@ class _Verification:
     def _check_beginning(self, writer: WriterState, first: int) -> int:
         """Lines missing before the first one, as far as can be told.
 
-        Retention removes whole segments. So the first line has to be a header, and the segment before it has to be gone.
+        Retention removes whole segments: the first line has to be a header, and the segment before it has to be gone.
         """
         segment = next((s for s in writer.segments if s.first_seq == first), None)
         if segment is None:
