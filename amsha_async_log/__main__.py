@@ -13,9 +13,10 @@ def main() -> int:
     try:
         from .cli import run  # noqa: PLC0415 - an optional dependency
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _OF_THE_EXTRA:
+        package = (error.name or "").partition(".")[0]
+        if package not in _OF_THE_EXTRA:
             raise
-        print(f'amsha-log: needs {error.name}: pip install "amsha_async_log[cli]"', file=sys.stderr)
+        print(f'amsha-log: needs {package}: pip install "amsha_async_log[cli]"', file=sys.stderr)
         return 2
     return run(sys.argv[1:])
 

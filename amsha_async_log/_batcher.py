@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from ._console import Console
 from ._encoder import LineEncoder
-from ._queue import SLICE, Record, RecordQueue
+from ._queue import ERROR, SLICE, Record, RecordQueue
 from ._snapshot import LateBody, load_code_lines
 from ._writer import SegmentLostError, SegmentWriter
 from .records import LogDropped, LogSinkFailed, LogSinkRecovered
@@ -231,8 +231,10 @@ class Batcher:
             self._account(records)
             if self._console is not None:
                 self._console.show(chunk, len(records))
-            if self._durability != "os":
-                await self._sync_after(records)
+            if self._durability == "fsync" or (
+                self._durability == "fsync_errors" and any(record.source.levelno >= ERROR for record in records)
+            ):
+                await self._sync()
 
     def _encode(self, records: Sequence[Record]) -> bytes:
         if len(records) <= SLICE:
@@ -258,7 +260,8 @@ class Batcher:
         try:
             await self._insist(writer.append, chunk, lines, records, resume=writer.resume)
         except SegmentLostError as lost:
-            encoder.next_seq = first + lost.lines_written
+            if lost.lines_written < lines:  # else closing lines may have come after them
+                encoder.next_seq = first + lost.lines_written
             if records:
                 self._account(self._in_hand[: lost.lines_written])
             await self._insist(writer.open)

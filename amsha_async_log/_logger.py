@@ -95,7 +95,7 @@ class Core:
 class _Plan:
     """What is known of one type of event."""
 
-    __slots__ = ("cut", "event", "level", "lifecycle", "names", "pushed")
+    __slots__ = ("cut", "event", "failure", "level", "lifecycle", "names", "pushed")
 
     def __init__(self, kind: type[Struct]) -> None:
         config = kind.__struct_config__
@@ -104,13 +104,20 @@ class _Plan:
         self.level = default_level(self.event)
         self.cut = len(b'{"event":') + len(encode(config.tag)) if tagged else 0
         self.lifecycle = self.event.startswith(("execution.", "step."))
+        self.failure = self.event.endswith(".failed")
         self.names = frozenset(kind.__struct_encode_fields__)
         self.pushed = (
             not config.array_like
+            and not self.failure
             and self.names.isdisjoint(RESERVED | AMBIENT)
             and all(map(_is_scalar, _field_types(kind)))
         )
-        """True: it goes on the queue as it is, since no field is declared to hold what could change later."""
+        """True: it goes on the queue as it is. Its fields cannot change later, nor does its level depend on them."""
+
+    def exhausted(self, event: Struct, fields: Mapping[str, object]) -> bool:
+        """Was this failure the last attempt?"""
+        attempt, most = (getattr(event, name, None) or fields.get(name) for name in ("attempt", "max_retries"))
+        return self.failure and isinstance(attempt, int) and isinstance(most, int) and 0 < most <= attempt
 
 
 def _field_types(kind: type[Struct]) -> list[object]:
@@ -368,11 +375,9 @@ class Logger:
         """Fields as a scope keeps them."""
         return encode_values(fields, self._limit)
 
-    def emit_lifecycle(
-        self, event: Struct, fields: Mapping[str, object], error: BaseException | None, *, exhausted: bool
-    ) -> bool:
+    def emit_lifecycle(self, event: Struct, fields: Mapping[str, object], error: BaseException | None) -> bool:
         """An event of an execution or step, with its exception if it failed."""
-        return self._emit_rare(event, "CRITICAL" if exhausted else None, fields, error)
+        return self._emit_rare(event, None, fields, error)
 
     # -- what is rare ------------------------------------------------------------------------------------------------
 
@@ -397,6 +402,8 @@ class Logger:
         source = self._sources[LEVELS["INFO"] // 10 - 1]
         try:
             plan = _plan(type(event))
+            if level is None and plan.exhausted(event, fields):
+                level = "CRITICAL"
             source = self._event_source(plan, type(event), None if level is None else _level_name(level))
             if self._gate.level > source.levelno:
                 return False

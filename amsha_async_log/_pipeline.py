@@ -143,8 +143,10 @@ class _Runtime:
             self.opened.set_result(None)
         except OSError as error:
             if self._must_open and error.errno not in _PASSING:
-                self.opened.set_exception(error)
                 self._executor.shutdown()
+                self._stop_since = time.monotonic()
+                self.closed.set_result(self._report(0, in_order=False))
+                self.opened.set_exception(error)
                 return
             self.opened.set_result(None)  # the batcher goes on trying
         finishing = asyncio.ensure_future(self._finish(asyncio.ensure_future(self._supervised())))
@@ -466,10 +468,8 @@ class Log(Logger):
         """The report, also where the runtime gave none; then the log is forgotten."""
         if self._report is None:
             totals = self._queue.view().totals()
-            never_began = self._runtime is None and not totals.queued
-            failed_to_open = self._runtime is not None and self._runtime.opened.done() and self._runtime.opened.exception()
             self._report = CloseReport(
-                ok=bool(never_began and not failed_to_open),
+                ok=self._runtime is None and not totals.queued,  # a child that never logged
                 offered=totals.offered,
                 accepted=totals.accepted,
                 written=totals.written,
@@ -482,8 +482,8 @@ class Log(Logger):
         if self in OPEN_LOGS:
             OPEN_LOGS.remove(self)
             _exit.release_sigterm()
-            if not self._report.ok:
-                lost = self._report.dropped + self._report.failed
+            lost = self._report.dropped + self._report.failed
+            if lost:
                 _tell(f"{self.config.path} was not closed in order: {lost} of {self._report.accepted} records lost, "
                       f"{self._report.left_behind} of them left behind")
         return self._report

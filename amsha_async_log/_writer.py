@@ -6,6 +6,7 @@ noticed before anything more is written to it (`SegmentLostError`), and a new se
 """
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -320,7 +321,10 @@ class SegmentWriter:
 
     def _lock_first_free(self) -> _Segment:
         """Open and lock the log's path, or a file beside it if another writer holds that."""
-        self._base.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._base.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._base.parent)) from None
         for path, owner in ((self._base, True), (sibling_path(self._base, self._writer), False)):
             for _ in range(_OPEN_TRIES):
                 fd = os.open(path, _FLAGS, self._mode)

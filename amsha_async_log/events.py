@@ -149,9 +149,10 @@ class LlmCallCompleted(_LlmCall, tag="llm.call.completed", gc=False, kw_only=Tru
 
 
 class LlmCallFailed(_LlmCall, tag="llm.call.failed", gc=False, kw_only=True):
-    """A model call failed for good."""
+    """A model call failed for good. CRITICAL when `attempt` has reached `max_retries`."""
 
     error_type: str
+    max_retries: int | None = None
     error_message: str | None = None
 
 

@@ -20,7 +20,7 @@ class _Emitter(Protocol):
     def encode_context(self, fields: Mapping[str, object]) -> dict[str, bytes]: ...
 
     def emit_lifecycle(
-        self, event: Struct, fields: Mapping[str, object], error: BaseException | None, *, exhausted: bool
+        self, event: Struct, fields: Mapping[str, object], error: BaseException | None
     ) -> bool: ...
 
 
@@ -73,7 +73,7 @@ class _Run:
         self._parent = CURRENT.get()
         self._token = CURRENT.set(self._parent.child(self._emitter.encode_context(self._context), self))
         self._began = time.monotonic()
-        self._emitter.emit_lifecycle(self._started, self.fields, None, exhausted=False)
+        self._emitter.emit_lifecycle(self._started, self.fields, None)
         return self
 
     def __exit__(
@@ -88,7 +88,7 @@ class _Run:
             event = self._cancelled(**end, error_type=type(error).__name__)
         else:
             event = self._failed(**end, **self._on_failure)
-        self._emitter.emit_lifecycle(event, self.fields, failure, exhausted=failure is not None and self._exhausted())
+        self._emitter.emit_lifecycle(event, self.fields, failure)
         if self._token is not None:
             try:
                 CURRENT.reset(self._token)
@@ -103,9 +103,6 @@ class _Run:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, traceback)
-
-    def _exhausted(self) -> bool:
-        return False
 
 
 class Execution(_Run):
@@ -127,8 +124,6 @@ class Execution(_Run):
         self.execution_id = execution_id or uuid7()
         """A UUID of version 7, or the caller's own id."""
         self.crew_name = crew_name
-        self._attempt = attempt
-        self._max_retries = max_retries
         outer = current_execution()
         if parent_execution_id is None and outer is not None:
             parent_execution_id = outer.execution_id
@@ -151,9 +146,6 @@ class Execution(_Run):
     def step(self, kind: str, name: str, /, **fields: object) -> "Step":
         """A step of this execution (`kind`: task, agent, tool, ...), to be entered. Steps nest by being entered."""
         return Step(self._emitter, self, kind, name, fields)
-
-    def _exhausted(self) -> bool:
-        return self._max_retries is not None and 0 < self._max_retries <= self._attempt
 
 
 class Step(_Run):

@@ -227,10 +227,7 @@ class Table:
         """For a terminal."""
         rows = [self.columns, *self.rows]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self.columns))]
-        lines = [
-            "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-            for row in rows
-        ]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
         lines.insert(1, "-" * len(lines[0]))
         return "\n".join([f"\n{self.title}", *lines, *([self.note] if self.note else [])])
 
@@ -353,7 +350,9 @@ def main(
     options = parser.parse_args()
     report = Report(script, options.quick)
     about = machine()
-    print(f"{script}{' --quick' if options.quick else ''}: Python {about['python']}, {about['cpu']}, load {about['load']}")
+    print(
+        f"{script}{' --quick' if options.quick else ''}: Python {about['python']}, {about['cpu']}, load {about['load']}"
+    )
     measure(report)
     failed = [what for what, ok in report.checks if not ok]
     print(f"\nchecks: {len(report.checks) - len(failed)} of {len(report.checks)} hold")

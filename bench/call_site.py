@@ -1,8 +1,8 @@
 """What one call costs the caller, against the standard library's QueueHandler and structlog with orjson.
 
-Calls come in tight bursts of 2,000; after each the backend is waited for, outside the clock. So nothing is refused and
-no queue grows, and the batcher's work is not in these figures (`cpu_per_record.py` has it). The call that wakes the
-batcher is in them, once a burst. Paced calls, on cold caches, cost several times as much.
+Calls come in tight bursts of 2,000; after each the backend is waited for, outside the clock. So nothing is refused
+and no queue grows, and the batcher's work is not in these figures (`cpu_per_record.py` has it). The call that wakes
+the batcher is in them, once a burst. Paced calls, on cold caches, cost several times as much.
 """
 
 from contextvars import copy_context
@@ -137,8 +137,8 @@ def _tell(report: Report, floor: Case, rows: list[_Row]) -> None:
         _COLUMNS,
         cells,
         f"{len(floor.samples):,} calls each, in bursts of {BURST:,} with the backend waited for in between. Net: less "
-        "the p50 of the empty call. Last two columns: p50 of the other's call of the same kind by p50 of this one, both "
-        "as measured, with the 95 % interval over bursts; above 1, this one is faster.",
+        "the p50 of the empty call. Last two columns: p50 of the other's call of the same kind by p50 of this one, "
+        "both as measured, with the 95 % interval over bursts; above 1, this one is faster.",
     )
 
 

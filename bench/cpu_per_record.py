@@ -3,7 +3,8 @@
 Call, batcher and I/O thread are in it: `time.process_time()` counts all threads. A producer on an event loop logs in
 bursts of 512 and sleeps 2 ms after each, so that the backend keeps up and nothing is refused. The noise floor is the
 same producer with an empty call: its loop, its sleeps and its timers. The limit to compare with is `Floor`: build one
-struct that is the whole line, encode 256 in one call, write them in one call; nothing that writes such lines costs less.
+struct that is the whole line, encode 256 in one call, write them in one call; nothing that writes such lines costs
+less.
 """
 
 import asyncio

@@ -128,6 +128,27 @@ class Writer:
         return rotated
 
 
+class Log(Writer):
+    """A writer with a segment begun, and shorthands for the lines of one execution."""
+
+    def __init__(self, path: Path, name: str = "aaaaaaaa", **options: Any) -> None:
+        super().__init__(path, name, **options)
+        self.open_segment()
+
+    def put(self, event: str = "log", execution_id: str = "e1", **fields: Any) -> float:
+        """A line of an execution; returns its time."""
+        self.write(event, execution_id=execution_id, crew_name="crew", **fields)
+        return self.time
+
+    def start(self, execution_id: str = "e1", **fields: Any) -> float:
+        return self.put("execution.started", execution_id, status="running", **fields)
+
+    def end(self, how: str = "completed", execution_id: str = "e1", **fields: Any) -> float:
+        fields.setdefault("duration_seconds", 0.5)
+        level = "ERROR" if how == "failed" else "INFO"
+        return self.put(f"execution.{how}", execution_id, level=level, status=how, **fields)
+
+
 def closed_log(path: Path, records: int = 10, name: str = "aaaaaaaa", *, start: float = START) -> Writer:
     """A log of one segment that ended in order."""
     writer = Writer(path, name, start=start)

@@ -219,3 +219,11 @@ def test_reading_can_stop_early(tmp_path: Path) -> None:
     records = reader.records(tmp_path)
     assert next(records)["event"] == "log.segment_opened"
     records.close()  # type: ignore[attr-defined]
+
+
+def test_lines_of_the_same_time_come_in_the_order_of_their_files(tmp_path: Path) -> None:
+    for name in "cba":
+        writer = Writer(tmp_path / f"{name}.jsonl", name * 8, step=0.0)
+        writer.write(message=f"{name}1")
+        writer.write(message=f"{name}2")
+    assert messages(tmp_path) == ["a1", "a2", "b1", "b2", "c1", "c2"]

@@ -405,7 +405,8 @@ def drive(writer: SegmentWriter, lines: Lines, batches: int) -> int:
                 done = len(numbers)
             except SegmentLostError as lost:
                 done = lost.lines_written
-                lines.next_seq = first + done
+                if done < len(numbers):
+                    lines.next_seq = first + done
                 insist(writer.open)
             numbers = numbers[done:]
             written += done

@@ -139,8 +139,9 @@ class ModelClient:
             duration_seconds=elapsed,
             error_type=refusal.error_type,
             error_message=refusal.message,
+            max_retries=MAX_ATTEMPTS,
         )
-        self._log.emit(failed, max_retries=MAX_ATTEMPTS)
+        self._log.emit(failed)
         return ProviderError(f"{model} gave no answer in {MAX_ATTEMPTS} calls, last: {refusal.error_type}")
 
     def _rate_limited(self, model: str, attempt: int, elapsed: float, wait: float) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from glob import glob, has_magic
@@ -25,6 +26,8 @@ _BESIDE: Final = re.compile(r"(?P<stem>.+)\.(?P<writer>[a-z0-9]{8})")
 _HANDLES: Final = 256  # files kept open at once, so that rotation and retention cannot pull them away
 _FIRST_LINES: Final = 64 * 1024  # bytes looked at to learn who wrote a file
 _SETTLE_TRIES: Final = 10
+_SETTLE_PAUSE_S: Final = 0.005
+_JUST_NOW_S: Final = 1.0
 
 _ENVELOPES: Final = LineDecoder(Envelope)
 
@@ -145,8 +148,11 @@ def snapshot(paths: Paths, find: Callable[[Paths], list[Path]] = find_files) -> 
             _release(lanes)
             files = find(paths)
             lanes = lanes_of(files)
-            if _hold(lanes) and find(paths) == files:
-                break  # nothing was rotated between listing the files and opening them
+            if not _hold(lanes) or find(paths) != files:
+                continue  # something was rotated between listing the files and opening them
+            if not any(map(_is_between_segments, lanes)):
+                break
+            time.sleep(_SETTLE_PAUSE_S)
         yield lanes
     finally:
         _release(lanes)
@@ -175,6 +181,18 @@ def _hold(lanes: list[Lane]) -> bool:
         except FileNotFoundError:
             return False
     return True
+
+
+def _is_between_segments(lane: Lane) -> bool:
+    """Whether its writer has perhaps just given up one file and not yet locked the next: then it only seems dead."""
+    last = lane.files[-1]
+    if last.running is not False or last.path.suffix in COMPRESSED:
+        return False
+    try:
+        status = last.path.stat()
+    except FileNotFoundError:
+        return True
+    return (bool(last.name.stamp) or not status.st_size) and time.time() - status.st_ctime < _JUST_NOW_S
 
 
 def _release(lanes: list[Lane]) -> None:

@@ -55,9 +55,9 @@ def merged(
         if item is not None:
             yield lane, item
         # Stay with this lane for as long as its lines are the oldest.
-        limit = min((entry[0] for entry in heap[1:3]), default=inf)
+        limit, limit_index = min((entry[:2] for entry in heap[1:3]), default=(inf, index))
         for time, item in lines:
-            if time > limit:
+            if time > limit or (time == limit and index > limit_index):
                 waiting[index] = item
                 heapreplace(heap, (time, index, lines))
                 break

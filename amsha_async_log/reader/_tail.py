@@ -3,14 +3,14 @@
 import os
 from collections import deque
 from collections.abc import Iterable
+from contextlib import ExitStack
 from heapq import merge
 from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from ..exceptions import ReadError
 from ._files import StrPath, find_files, snapshot
-from ._lanes import COMPRESSED, Lane, LogFile, open_file
+from ._lanes import COMPRESSED, Lane, LogFile, lanes_of, open_file
 from ._lines import MAX_LINE_BYTES, decode_record
 from ._merge import time_of_record
 
@@ -21,6 +21,7 @@ Record = dict[str, Any]
 BLOCK_BYTES: Final = 64 * 1024  # first read from the end of a file; doubled until it holds the lines wanted
 POLL_BYTES: Final = 8 * 1024 * 1024  # read per file and poll, so that a burst does not fill the memory
 _HEAD_BYTES: Final = 256  # by these a file is known again: its number alone may be given to a new one
+_SETTLE_TRIES: Final = 5
 _POLLS_KEPT: Final = 4  # polls after which a file that is no longer there is forgotten
 
 
@@ -74,7 +75,8 @@ class Follower:
         """
         for position in self._positions.values():
             position.absent += 1
-        added = [self._added(path) for path in find_files(self._paths) if path.suffix not in COMPRESSED]
+        with ExitStack() as opened:
+            added = [self._added(streams) for streams in self._open_changed(opened)]
         for file_id in [key for key, position in self._positions.items() if position.absent >= _POLLS_KEPT]:
             del self._positions[file_id]
         return list(merge(*added, key=_time))
@@ -104,25 +106,44 @@ class Follower:
             self._positions[FileId.of(status)] = Position(end - len(rest), _head(opened))
         return self._decoded(lines)[-wanted:] if wanted > 0 else []
 
-    def _added(self, path: Path) -> list[Record]:
-        try:
-            status = path.stat()
-            position = self._positions.get(FileId.of(status))
-            if position is not None:
-                position.absent = 0
-                if position.offset == status.st_size:
-                    return []
-            with open_file(path) as stream:
-                return self._decoded(self._new_lines(stream))
-        except FileNotFoundError:
-            return []  # rotated just now: it is found under its new name by the next poll
-        except OSError as error:
-            if isinstance(error, ReadError):
-                raise
-            message = f"cannot read {path}: {error.strerror or error}"
-            raise ReadError(message) from error
+    def _open_changed(self, opened: ExitStack) -> list[list[BinaryIO]]:
+        """The files with something new in them, by lane and in order; nothing was rotated while they were opened."""
+        for _ in range(_SETTLE_TRIES):
+            paths = find_files(self._paths)
+            with ExitStack() as attempt:
+                lanes = lanes_of(path for path in paths if path.suffix not in COMPRESSED)
+                try:
+                    streams = [
+                        [attempt.enter_context(open_file(file.path)) for file in lane.files if self._changed(file.path)]
+                        for lane in lanes
+                    ]
+                except FileNotFoundError:
+                    continue
+                if find_files(self._paths) == paths:
+                    opened.push(attempt.pop_all())
+                    return streams
+        return []  # the next poll sees it
 
-    def _new_lines(self, stream: BinaryIO) -> list[bytes]:
+    def _changed(self, path: Path) -> bool:
+        status = path.stat()
+        position = self._positions.get(FileId.of(status))
+        if position is None:
+            return True
+        position.absent = 0
+        return position.offset != status.st_size
+
+    def _added(self, streams: list[BinaryIO]) -> list[Record]:
+        """The new lines of a lane, up to the first file that has more than one call reads."""
+        records = []
+        for stream in streams:
+            lines, more = self._new_lines(stream)
+            records += self._decoded(lines)
+            if more:
+                break
+        return records
+
+    def _new_lines(self, stream: BinaryIO) -> tuple[list[bytes], bool]:
+        """Complete lines, and whether the file has more than was read."""
         status = os.fstat(stream.fileno())
         position = self._positions.get(FileId.of(status))
         head = _head(stream)
@@ -131,14 +152,16 @@ class Follower:
         position.head = head
         stream.seek(position.offset)
         data = _read(stream, POLL_BYTES)
-        while b"\n" not in data and len(data) < MAX_LINE_BYTES:
-            more = _read(stream, len(data) or 1)
-            if not more:
-                return []  # the line is still being written
-            data += more
-        complete = data[: data.rfind(b"\n") + 1] or data
-        position.offset += len(complete)
-        return complete.split(b"\n")[:-1] if complete.endswith(b"\n") else [complete]
+        size = POLL_BYTES
+        while b"\n" not in data and len(data) == size < MAX_LINE_BYTES:
+            data += _read(stream, size)
+            size *= 2
+        more = len(data) == size
+        complete, newline, _rest = data.rpartition(b"\n")
+        if not newline and size < MAX_LINE_BYTES:
+            return [], more  # the line is still being written
+        position.offset += len(complete) + 1 if newline else len(data)
+        return complete.split(b"\n") if newline else [data], more
 
     def _decoded(self, lines: Iterable[bytes]) -> list[Record]:
         records = []

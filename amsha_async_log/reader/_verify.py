@@ -87,9 +87,10 @@ class _Verification:
     def _conclude(self, writer: WriterState) -> WriterReport:
         first, last = writer.seqs.first or 0, writer.seqs.last or 0
         missing = 0
+        by_place = {segment.place: segment for segment in writer.segments}
         for hole in writer.seqs.holes():
             missing += hole.last - hole.first + 1
-            self._explain(writer, hole)
+            self._explain(writer, hole, by_place.get(hole.after))
         missing += self._check_beginning(writer, first)
         self._check_ends(writer)
         return WriterReport(
@@ -117,29 +118,24 @@ class _Verification:
             self._find("no_footer", writer, file, message)
         return "closed"
 
-    def _explain(self, writer: WriterState, hole: Hole[Place]) -> None:
-        here, number = Path(hole.after.file), hole.last - hole.first + 1
+    def _explain(self, writer: WriterState, hole: Hole[Place], following: Segment | None) -> None:
+        """Name what is missing; `following` is the segment that begins right after it, if one does."""
+        number = hole.last - hole.first + 1
         gone = f"{number:,} {'line is' if number == 1 else 'lines are'} missing of writer {writer.writer}"
         which = f"{gone} ({span('seq', hole.first, hole.last, plural='seq')})"
-        segment = next((s for s in writer.segments if s.place == hole.after), None)
-        previous = segment.header.previous_segment if segment is not None and segment.header is not None else None
-        if previous is not None and _plain(here.with_name(previous)) not in self._there:
-            file = str(here.with_name(previous))
-            message = f"{which}: the segment {file} is not there."
-            self._findings.add(
-                Finding(kind="missing_segment", file=file, writer=writer.writer, seq=hole.first, message=message)
-            )
-            return
-        message = f"{which}, between {hole.before} and {hole.after}."
+        line: int | None = hole.after.line
+        kind, file = "missing", hole.after.file
+        where = f", between {hole.before} and {hole.after}"
+        if following is not None and following.header is not None and following.header.previous_segment is not None:
+            before = Path(hole.after.file).with_name(following.header.previous_segment)
+            if _plain(before) not in self._there:
+                kind, file, line = "missing_segment", str(before), None
+                where = f": the segment {before} is not there"
+            elif str(before) not in (hole.before.file, hole.after.file):
+                file, line = str(before), None
+                where = f": the segment {before} is there without them"
         self._findings.add(
-            Finding(
-                kind="missing",
-                file=hole.after.file,
-                line=hole.after.line,
-                writer=writer.writer,
-                seq=hole.first,
-                message=message,
-            )
+            Finding(kind=kind, file=file, line=line, writer=writer.writer, seq=hole.first, message=f"{which}{where}.")
         )
 
     def _check_beginning(self, writer: WriterState, first: int) -> int:

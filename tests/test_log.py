@@ -1,0 +1,331 @@
+"""The log as a whole: flush, loss declared in the file, durability, levels of detail of `stats`, healing on open."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from programs import check_complete, eventually, lines, records, run
+
+from amsha_async_log import ConfigError, events, open_log
+from amsha_async_log._encoder import LineEncoder
+
+
+def own(folder: Path, event: str) -> list[dict[str, Any]]:
+    return [line for line in lines(folder) if line["event"] == event]
+
+
+def test_flush_makes_what_was_accepted_visible_in_the_file(tmp_path: Path) -> None:
+    with open_log(tmp_path / "app.jsonl", console=False, flush_interval_s=60) as log:
+        for i in range(100):
+            log.info("x", i=i)
+        assert log.flush() is True
+        assert [r["i"] for r in records(tmp_path)] == list(range(100))
+
+
+def test_a_record_is_written_without_a_flush_within_the_interval(tmp_path: Path) -> None:
+    with open_log(tmp_path / "app.jsonl", console=False) as log:
+        log.info("a")
+        eventually(lambda: len(records(tmp_path)) == 1, "the first record is written")
+        log.info("b")
+        eventually(lambda: len(records(tmp_path)) == 2, "the second record is written")
+
+
+def test_aflush_and_aclose_work_on_asyncio_and_trio(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_log(tmp_path / backend / "app.jsonl", console=False) as log:
+            log.info("x")
+            assert await log.aflush(durable=True)
+        assert (await log.aclose()).written == 1
+
+    for backend in ("asyncio", "trio"):
+        anyio.run(main, backend=backend)
+        check_complete(tmp_path / backend)
+
+
+def test_flush_of_a_closed_log_says_whether_it_closed_in_order(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "app.jsonl", console=False)
+    log.close()
+    assert log.flush() is True
+
+
+def test_refused_records_are_declared_in_the_file_by_reason_and_level(tmp_path: Path) -> None:
+    path = tmp_path / "app.jsonl"
+    os.mkfifo(path)
+    log = open_log(path, console=False, max_queue_size=500, shutdown_timeout_s=30)
+    for i in range(3000):
+        log.info("x", text="y" * 200)
+        log.debug("not offered")
+        if i % 10 == 0:
+            log.error("e", text="y" * 200)
+    refused = log.stats().by_reason["queue_full"]
+    with (tmp_path / "copy.jsonl").open("wb") as copy:
+        process = subprocess.Popen(["cat", str(path)], stdout=copy)
+        report = log.close()
+        process.wait(30)
+    path.unlink()
+    declared = own(tmp_path, "log.dropped")
+    assert sum(line["count"] for line in declared) == report.refused
+    assert sum(line["by_reason"]["queue_full"] for line in declared) == report.refused
+    assert {level: sum(line["by_level"].get(level, 0) for line in declared) for level in refused} == refused
+    assert all(line["first_time"] <= line["last_time"] for line in declared)
+
+
+def test_a_loss_that_goes_on_is_declared_when_known_and_when_it_has_ended(tmp_path: Path) -> None:
+    with open_log(tmp_path / "app.jsonl", console=False, max_queue_bytes=5000) as log:
+        for _ in range(50):
+            log.info("x", text="y" * 6000)  # larger than the queue: refused each time
+            log.flush()
+        assert len(own(tmp_path, "log.dropped")) == 1
+        eventually(lambda: len(own(tmp_path, "log.dropped")) == 2, "the end of the loss is declared")
+    assert sum(line["count"] for line in own(tmp_path, "log.dropped")) == 50
+    assert own(tmp_path, "log.closed")[0]["refused"] == 50
+
+
+def test_a_loss_is_declared_though_nothing_is_accepted_any_more(tmp_path: Path) -> None:
+    with open_log(tmp_path / "app.jsonl", console=False, max_queue_bytes=5000) as log:
+        log.info("x", text="y" * 6000)
+        eventually(lambda: own(tmp_path, "log.dropped"), "the loss is declared")
+
+
+def test_totals_on_closing_lines_agree_with_the_report(tmp_path: Path) -> None:
+    with open_log(tmp_path / "app.jsonl", console=False) as log:
+        for _ in range(10):
+            log.info("x")
+    report = log.close()
+    closed, footer = own(tmp_path, "log.closed")[0], own(tmp_path, "log.segment_closed")[0]
+    for name in ("offered", "accepted", "written", "refused", "dropped", "failed"):
+        assert closed[name] == footer["totals"][name] == getattr(report, name)
+    assert footer["records"] == 10
+
+
+def test_stats_count_by_level_and_own_lines_apart(tmp_path: Path) -> None:
+    with open_log(tmp_path / "app.jsonl", console=False) as log:
+        log.info("a")
+        log.error("b")
+        log.flush()
+        stats = log.stats()
+    assert {level: counts["written"] for level, counts in stats.by_level.items()} == {"INFO": 1, "ERROR": 1}
+    assert stats.written == 2
+    assert stats.own_lines == len([line for line in lines(tmp_path) if line["event"].startswith("log.")]) - 2
+
+
+def test_stats_hold_at_every_moment_under_load(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            log.info("x", i=1)
+
+    with open_log(tmp_path / "app.jsonl", console=False, max_queue_size=2000) as log:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            stats = log.stats()
+            assert stats.offered == stats.accepted + stats.refused
+            assert stats.accepted == stats.written + stats.dropped + stats.failed + stats.queued
+            assert stats.queued >= 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_durability_fsync_syncs_each_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), real(fd))[1])
+    with open_log(tmp_path / "app.jsonl", console=False, durability="fsync") as log:
+        log.info("a")
+        assert log.flush()
+        assert synced
+
+
+def test_durability_fsync_errors_syncs_only_batches_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), real(fd))[1])
+    with open_log(tmp_path / "app.jsonl", console=False, durability="fsync_errors") as log:
+        log.info("a")
+        assert log.flush()
+        assert not synced
+        log.error("b")
+        assert log.flush()
+        assert synced
+
+
+def test_a_torn_line_of_a_killed_run_is_healed_on_open_and_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "app.jsonl"
+    path.write_bytes(b'{"event":"log","timestamp":1.0,"level":"INFO","logger":"a","message":"ol')
+    with open_log(path, console=False) as log:
+        log.info("new")
+    found = path.read_bytes().splitlines()
+    assert json.loads(found[1])["event"] == "log.segment_opened"
+    assert json.loads(found[2])["torn_bytes"] == len(found[0])
+    assert json.loads(found[4])["message"] == "new"
+
+
+def test_an_unwritable_path_is_a_config_error_at_open(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"option path=.*file/app.jsonl.*cannot be written: Not a directory"):
+        open_log(tmp_path / "file" / "app.jsonl", console=False)
+
+
+def test_an_unwritable_path_is_a_config_error_of_async_with(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    async def main() -> None:
+        async with open_log(tmp_path / "file" / "app.jsonl", console=False):
+            raise AssertionError("never entered")
+
+    with pytest.raises(ConfigError, match="cannot be written"):
+        asyncio.run(main())
+
+
+def test_aready_waits_while_the_queue_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "app.jsonl"
+    os.mkfifo(path)
+    order: list[str] = []
+
+    async def main() -> None:
+        log = open_log(path, console=False, max_queue_size=100, shutdown_timeout_s=30)
+        assert await log.aready()
+        refused = 0
+        while refused < 20:  # until the batcher is stuck in the pipe and takes no more
+            refused = 0 if log.info("x" * 1000) else refused + 1
+            await anyio.sleep(0.005)
+
+        async def read() -> None:
+            order.append("read")
+            await anyio.to_thread.run_sync(drain)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            assert await log.aready()
+            order.append("ready")
+            await log.aclose()
+
+    def drain() -> None:
+        with path.open("rb") as pipe:
+            while pipe.read(65536):
+                pass
+
+    asyncio.run(main())
+    assert order == ["read", "ready"]
+
+
+def test_aready_of_a_closed_log_is_false(tmp_path: Path) -> None:
+    async def main() -> None:
+        log = open_log(tmp_path / "app.jsonl", console=False)
+        await log.aclose()
+        assert await log.aready() is False
+
+    asyncio.run(main())
+
+
+def test_a_defect_in_the_batcher_costs_the_records_in_hand_not_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [True]
+    real = LineEncoder.encode
+
+    def encode(self: LineEncoder, batch: Any) -> bytes:
+        if broken.pop() if broken else False:
+            raise RuntimeError("defect")
+        return real(self, batch)
+
+    monkeypatch.setattr(LineEncoder, "encode", encode)
+    with open_log(tmp_path / "app.jsonl", console=False) as log:
+        log.info("lost")
+        eventually(lambda: log.stats().failed == 1, "the loss is counted")
+        log.info("kept")
+    assert [r["message"] for r in records(tmp_path)] == ["kept"]
+    assert own(tmp_path, "log.dropped")[0]["by_reason"] == {"unencodable": 1}
+    assert log.close().ok is False
+    assert "RuntimeError: defect" in capsys.readouterr().err
+    check_complete(tmp_path)
+
+
+def test_the_log_s_loop_is_never_held_up_by_a_file(tmp_path: Path) -> None:
+    """All file calls come from the I/O thread: none from a thread that runs an event loop, the user's or the log's."""
+    done = run(
+        """
+        import asyncio, sys, threading
+        from amsha_async_log import open_log
+        offenders = set()
+        def hook(event, args):
+            if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir", "os.truncate"):
+                try:
+                    asyncio.get_running_loop()
+                except RuntimeError:
+                    return
+                if "site-packages" not in str(args[0]) and "lib/python" not in str(args[0]):
+                    offenders.add((event, str(args[0])))
+        async def main():
+            log = open_log(sys.argv[1] + "/app.jsonl", console=False, max_bytes=20_000, backup_count=2)
+            await log.aclose()
+            sys.addaudithook(hook)
+            async with open_log(sys.argv[1] + "/app.jsonl", console=False, max_bytes=20_000, backup_count=2) as log:
+                for i in range(3000):
+                    log.info("x", i=i)
+                    if i == 1500: await log.aflush(durable=True)
+                try: 1 / 0
+                except ZeroDivisionError: log.exception("oops")
+        asyncio.run(main())
+        print(sorted(offenders))
+        """,
+        tmp_path,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_signal_handlers_may_log_while_the_same_thread_logs(tmp_path: Path) -> None:
+    handled = [0]
+    offered = 0
+
+    def on_alarm(number: int, frame: object) -> None:
+        handled[0] += 1
+        log.info("from the handler")
+
+    with open_log(tmp_path / "app.jsonl", console=False) as log:
+        previous = signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        try:
+            while handled[0] < 200:
+                offered += 1
+                log.info("from the loop", i=offered)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+    report = log.close()
+    assert report.offered == offered + handled[0]
+    assert len(records(tmp_path)) == report.written
+
+
+def test_two_logs_in_one_process_do_not_mix(tmp_path: Path) -> None:
+    with (
+        open_log(tmp_path / "a" / "a.jsonl", console=False) as a,
+        open_log(tmp_path / "b" / "b.jsonl", console=False) as b,
+    ):
+        a.info("a")
+        b.info("b")
+    assert [r["message"] for r in records(tmp_path / "a")] == ["a"]
+    assert [r["message"] for r in records(tmp_path / "b")] == ["b"]
+
+
+def test_a_typed_event_and_a_plain_line_keep_their_order(tmp_path: Path) -> None:
+    with open_log(tmp_path / "app.jsonl", console=False) as log:
+        for i in range(500):
+            log.info("x", i=2 * i)
+            log.emit(events.FileOperation(operation="save", file_path=str(2 * i + 1), status="success"))
+    found = [int(r.get("i", r.get("file_path"))) for r in records(tmp_path)]
+    assert found == list(range(1000))
+
