@@ -301,7 +301,9 @@ class Batcher:
         self.sink_ok = False
         self.sink_error = _said(error)
         self._queue.lending.suspended = True
-        _tell(f"cannot write {self._writer.path or 'the log'}: {self.sink_error}; records wait in memory, then are refused")
+        _tell(
+            f"cannot write {self._writer.path or 'the log'}: {self.sink_error}; records wait in memory, then are refused"
+        )
 
     def _note_recovery(self, error: OSError, since: float, attempts: int) -> None:
         self.sink_ok = True
@@ -348,7 +350,9 @@ class Batcher:
 
     def lost(self) -> int:
         """Accepted records that were lost so far."""
-        return sum(levels.total() for counts in (self._ledger.dropped, self._ledger.failed) for levels in counts.values())
+        return sum(
+            levels.total() for counts in (self._ledger.dropped, self._ledger.failed) for levels in counts.values()
+        )
 
     def _account(self, records: list[Record]) -> None:
         """`records`, the first of those in hand, are written."""

@@ -144,4 +144,3 @@ class LineEncoder:
             except Exception:  # noqa: BLE001 - a value msgspec cannot encode
                 body = self._degraded_event(record)
         return Record(record.timestamp, record.source, record.context, message, body, record.size)
-

@@ -26,9 +26,9 @@ def install(*, handle_sigterm: bool) -> None:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_after_fork_in_child)
     install_in_child()
-    if handle_sigterm and threading.current_thread() is threading.main_thread():
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _on_sigterm)
+    in_main = threading.current_thread() is threading.main_thread()
+    if handle_sigterm and in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 def install_in_child() -> None:
@@ -70,5 +70,3 @@ def _after_fork_in_child() -> None:
     _installed.discard("finalize")
     for log in OPEN_LOGS:
         log.after_fork_in_child()
-
-

@@ -41,7 +41,9 @@ TYPED_SIZE: Final = 512
 """Bytes that a typed event counts as on the queue: its size is not known before it is encoded."""
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-ExcInfo = bool | BaseException | tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, ...] | None
+ExcInfo = (
+    bool | BaseException | tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, ...] | None
+)
 Extra = Mapping[str, object] | None
 Fields = dict[str, Any]
 P = ParamSpec("P")
@@ -221,7 +223,9 @@ class Logger:
         self._queue = core.queue
         self._append = core.queue.items.append
         self._limit = core.limit
-        self._sources = kin._sources if kin else tuple(make_source("log", level, name) for level in LEVELS)
+        self._sources: tuple[Source, ...] = (
+            kin._sources if kin else tuple(make_source("log", level, name) for level in LEVELS)
+        )
         self._typed: dict[type[Struct], Source] = kin._typed if kin else {}
 
     if TYPE_CHECKING:
@@ -381,7 +385,9 @@ class Logger:
 
     # -- what is rare ------------------------------------------------------------------------------------------------
 
-    def _put_rare(self, source: Source, scope: Scope, message: object, args: tuple[object, ...], fields: Fields) -> bool:
+    def _put_rare(
+        self, source: Source, scope: Scope, message: object, args: tuple[object, ...], fields: Fields
+    ) -> bool:
         """A plain call with arguments, an exception, clashing names, or values that do not simply encode."""
         try:
             text, bad = _format(message, args)
@@ -426,9 +432,7 @@ class Logger:
     def _event_source(self, plan: _Plan, kind: type[Struct], level: str | None) -> Source:
         source = self._typed.get(kind)
         if source is None or level is not None:
-            source = make_source(
-                plan.event, level or plan.level, self.name, cut=plan.cut, lifecycle=plan.lifecycle
-            )
+            source = make_source(plan.event, level or plan.level, self.name, cut=plan.cut, lifecycle=plan.lifecycle)
             if plan.pushed and level is None:
                 self._typed[kind] = source
         return source
@@ -503,7 +507,8 @@ def _format(message: object, args: tuple[object, ...]) -> tuple[str, bool]:
             return text % args[0], False
         return text % args, False
     except Exception as error:  # noqa: BLE001 - a user's format or __str__
-        return f"{message if type(message) is str else type(message).__name__} [{type(error).__name__} with {len(args)} arguments]", True
+        text = message if type(message) is str else type(message).__name__
+        return f"{text} [{type(error).__name__} with {len(args)} arguments]", True
 
 
 def _exception(exc_info: object) -> BaseException | None:

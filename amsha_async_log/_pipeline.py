@@ -44,10 +44,10 @@ from .records import (
     SegmentOpened,
 )
 
-try:
-    from uvloop import new_event_loop
-except ImportError:  # Windows
+if sys.platform == "win32":
     from asyncio import new_event_loop
+else:
+    from uvloop import new_event_loop
 
 __all__ = ["Log", "open_log"]
 
@@ -453,8 +453,10 @@ class Log(Logger):
     def _check_opened(self, error: BaseException | None) -> None:
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
-            raise ConfigError(f"option path={self.config.path!r}: cannot be written: {reason}; allowed is a file "
-                              "in a folder that exists or can be made, with permission to write") from error
+            raise ConfigError(
+                f"option path={self.config.path!r}: cannot be written: {reason}; allowed is a file "
+                "in a folder that exists or can be made, with permission to write"
+            ) from error
 
     def _request_close(self, timeout_s: float | None, reason: str) -> float:
         limit = self._limit_of(timeout_s)
@@ -484,8 +486,10 @@ class Log(Logger):
             _exit.release_sigterm()
             lost = self._report.dropped + self._report.failed
             if lost:
-                _tell(f"{self.config.path} was not closed in order: {lost} of {self._report.accepted} records lost, "
-                      f"{self._report.left_behind} of them left behind")
+                _tell(
+                    f"{self.config.path} was not closed in order: {lost} of {self._report.accepted} records lost, "
+                    f"{self._report.left_behind} of them left behind"
+                )
         return self._report
 
     def _request_flush(self, *, durable: bool, timeout_s: float | None) -> tuple[Ticket | None, float]:
@@ -548,7 +552,7 @@ def _boot_id() -> str | None:
 
 def _process_start() -> float | None:
     try:
-        return psutil.Process().create_time()
+        return float(psutil.Process().create_time())
     except psutil.Error:
         return None
 

@@ -160,6 +160,8 @@ class RecordQueue:
         self.block = block
         self.wake = wake
         self.own_threads: set[int] = set()
+        self.mark = 0
+        self.attention_at = 0.0
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
@@ -180,7 +182,7 @@ class RecordQueue:
         """Records with a `LateBody` put in so far."""
         self._reachable = False
         self.starving = False
-        """The thread that last woke the batcher computes without pause, and the batcher was not seen to run by itself."""
+        """The thread that last woke the batcher never pauses, and the batcher was not seen to run by itself."""
         self._used: dict[int, tuple[float, float]] = {}
         self.park()
 
@@ -195,7 +197,7 @@ class RecordQueue:
             self._wake_now()
             return True
         if waiting >= self.max_size and not self._reserved(source, waiting) and not self._wait_for_room():
-            return self.refuse(source, "closed" if self.closed else "queue_full")
+            return self.refuse(source, self._why_full())
         self._lend(PRESSURE_LEND_S)
         return True
 
@@ -252,6 +254,9 @@ class RecordQueue:
     def _lend(self, seconds: float) -> None:
         if threading.get_ident() not in self.own_threads:
             self.lending.lend(seconds)
+
+    def _why_full(self) -> str:
+        return "closed" if self.closed else "queue_full"  # it may have been closed while this call waited
 
     def _wake_now(self) -> None:
         if not self.closed:

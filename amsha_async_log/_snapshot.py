@@ -59,8 +59,6 @@ def _hook(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
-
-
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_hook)
 encode: Final = _ENCODER.encode
 """Any object to JSON bytes. Raises whatever msgspec does; writes NaN and infinities as null."""
@@ -105,7 +103,7 @@ def _as_builtin(value: object) -> object:
         return value
 
 
-def degrade(fields: Mapping[object, object], limit: int) -> tuple[bytes, int]:
+def degrade(fields: Mapping[Any, object], limit: int) -> tuple[bytes, int]:
     """Encode `fields` whatever they hold. Returns the JSON object and the number of values replaced.
 
     A replaced value is a string that says what stood there; `log_degraded` maps the field's name to the reason.
@@ -258,7 +256,7 @@ def _describe(value: object) -> str:
 
 
 def clean_text(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 cannot hold, written as `\\udc80`."""
+    """The text with lone surrogates, which UTF-8 cannot hold, written as escapes."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -35,7 +35,7 @@ class DaemonExecutor(Executor):
         self._jobs.put((future, lambda: function(*args, **kwargs)))
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT002
         """Let the thread end once it has done what was submitted. Never waits for it."""
         self._jobs.put(None)
 

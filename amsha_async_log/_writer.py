@@ -330,7 +330,7 @@ class SegmentWriter:
                 fd = os.open(path, _FLAGS, self._mode)
                 try:
                     segment = _Segment(path, fd, owner=owner)
-                    if not segment.regular or (locked := _lock(fd)) and _same(path, segment.identity):
+                    if not segment.regular or ((locked := _lock(fd)) and _same(path, segment.identity)):
                         return segment
                 except OSError:
                     os.close(fd)

@@ -19,9 +19,7 @@ class _Emitter(Protocol):
 
     def encode_context(self, fields: Mapping[str, object]) -> dict[str, bytes]: ...
 
-    def emit_lifecycle(
-        self, event: Struct, fields: Mapping[str, object], error: BaseException | None
-    ) -> bool: ...
+    def emit_lifecycle(self, event: Struct, fields: Mapping[str, object], error: BaseException | None) -> bool: ...
 
 
 class _Run:

@@ -18,7 +18,16 @@ def program(code: str, *args: object, **options: Any) -> subprocess.Popen[str]:
     """Start `code` as a script, with warnings as errors and the arguments in `sys.argv`."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AMSHA_LOG_")}
     return subprocess.Popen(
-        [sys.executable, "-P", "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", textwrap.dedent(code)]
+        [
+            sys.executable,
+            "-P",
+            "-W",
+            "error",
+            "-W",
+            "ignore:This process:DeprecationWarning",
+            "-c",
+            textwrap.dedent(code),
+        ]
         + [str(arg) for arg in args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

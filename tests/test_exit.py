@@ -302,5 +302,3 @@ def test_sigterm_reaches_a_worker_that_multiprocessing_terminates(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert len(records(tmp_path)) == 500
     check_complete(tmp_path)
-
-

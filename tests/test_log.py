@@ -328,4 +328,3 @@ def test_a_typed_event_and_a_plain_line_keep_their_order(tmp_path: Path) -> None
             log.emit(events.FileOperation(operation="save", file_path=str(2 * i + 1), status="success"))
     found = [int(r.get("i", r.get("file_path"))) for r in records(tmp_path)]
     assert found == list(range(1000))
-

@@ -79,8 +79,7 @@ def test_records_are_written_beside_threads_that_compute(tmp_path: Path, neighbo
 
 def test_blocking_threads_lose_nothing_against_a_small_queue(tmp_path: Path) -> None:
     done = run(
-        BUSY.replace("console=False", "console=False, when_full='block', max_queue_size=500")
-        + "    def work(k):\n"
+        BUSY.replace("console=False", "console=False, when_full='block', max_queue_size=500") + "    def work(k):\n"
         "        for i in range(5000): assert log.info('x', k=k, i=i)\n"
         "    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]\n"
         "    for t in threads: t.start()\n"
@@ -97,8 +96,7 @@ def test_blocking_threads_lose_nothing_against_a_small_queue(tmp_path: Path) -> 
 
 def test_loops_in_threads_that_wait_until_ready_lose_nothing(tmp_path: Path) -> None:
     done = run(
-        BUSY.replace("console=False", "console=False, max_queue_size=500")
-        + "    async def main(k):\n"
+        BUSY.replace("console=False", "console=False, max_queue_size=500") + "    async def main(k):\n"
         "        for i in range(5000):\n"
         "            if i % 50 == 0: assert await log.aready()\n"
         "            while not log.info('x', k=k, i=i): await log.aready()\n"

@@ -38,7 +38,9 @@ class Lines:
         return self.line("log.segment_closed", bytes=segment.size, crc32=segment.crc, **counts)
 
 
-def make(path: Path, *, max_bytes: int = 0, backup_count: int = 0, writer: str = "aaaaaaaa") -> tuple[SegmentWriter, Lines]:
+def make(
+    path: Path, *, max_bytes: int = 0, backup_count: int = 0, writer: str = "aaaaaaaa"
+) -> tuple[SegmentWriter, Lines]:
     lines = Lines()
     made = SegmentWriter(
         path,

@@ -39,11 +39,13 @@ class FileId(NamedTuple):
 class Position:
     """How far a file has been read."""
 
-    __slots__ = ("absent", "head", "offset")
+    __slots__ = ("absent", "changed_at", "head", "offset")
 
-    def __init__(self, offset: int, head: bytes) -> None:
+    def __init__(self, offset: int, head: bytes, changed_at: int = 0) -> None:
         self.offset = offset
         self.head = head
+        self.changed_at = changed_at
+        """Nanoseconds of its last change when it was read: a new file with its number, even as large, has another."""
         self.absent = 0
         """Polls since it was last there."""
 
@@ -103,7 +105,7 @@ class Follower:
             status = os.fstat(opened.fileno())
             end = status.st_size if file.size is None else file.size
             lines, rest = _lines_before(opened, end, wanted)
-            self._positions[FileId.of(status)] = Position(end - len(rest), _head(opened))
+            self._positions[FileId.of(status)] = Position(end - len(rest), _head(opened), status.st_ctime_ns)
         return self._decoded(lines)[-wanted:] if wanted > 0 else []
 
     def _open_changed(self, opened: ExitStack) -> list[list[BinaryIO]]:
@@ -130,7 +132,7 @@ class Follower:
         if position is None:
             return True
         position.absent = 0
-        return position.offset != status.st_size
+        return (position.offset, position.changed_at) != (status.st_size, status.st_ctime_ns)
 
     def _added(self, streams: list[BinaryIO]) -> list[Record]:
         """The new lines of a lane, up to the first file that has more than one call reads."""
@@ -149,7 +151,7 @@ class Follower:
         head = _head(stream)
         if position is None or position.offset > status.st_size or not head.startswith(position.head):
             position = self._positions[FileId.of(status)] = Position(0, b"")
-        position.head = head
+        position.head, position.changed_at = head, status.st_ctime_ns
         stream.seek(position.offset)
         data = _read(stream, POLL_BYTES)
         size = POLL_BYTES
