@@ -11,12 +11,12 @@ _OF_THE_EXTRA: Final = ("typer", "rich", "click", "shellingham")
 def main() -> int:
     """Run the command line and return its exit code; 2 when the `cli` extra is not installed."""
     try:
-        from .cli import run  # noqa: PLC0415 - an optional dependency
+        from .cli import run  # an optional dependency
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _OF_THE_EXTRA:
             raise
-        print(f'amsha-log: needs {package}: pip install "amsha_async_log[cli]"', file=sys.stderr)
+        sys.stderr.write(f'amsha-log: needs {package}: pip install "amsha_async_log[cli]"\n')
         return 2
     return run(sys.argv[1:])
 

@@ -12,9 +12,11 @@ from msgspec.structs import fields as struct_fields
 from .exceptions import ConfigError
 from .records import LEVEL_NAMES, LEVELS
 
-__all__ = ["LogConfig", "build_config", "level_number"]
+__all__ = ["LONGEST_S", "LogConfig", "build_config", "level_number"]
 
 ENVIRONMENT_PREFIX: Final = "AMSHA_LOG_"
+LONGEST_S: Final = 366 * 86_400
+"""A year: beyond it platform clocks overflow."""
 
 
 def _script_name() -> str:
@@ -97,7 +99,7 @@ def _is_int(value: object, minimum: int = 0) -> bool:
 
 
 def _is_seconds(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_S
 
 
 def _one_of(*choices: str) -> Callable[[object], bool]:
@@ -105,7 +107,7 @@ def _one_of(*choices: str) -> Callable[[object], bool]:
 
 
 _COUNT = "an integer of 0 or more (0: unlimited)"
-_SECONDS = "a number of seconds of 0 or more"
+_SECONDS = f"a number of seconds from 0 to {LONGEST_S}"
 _FLAG = "True or False"
 _LEVEL_CHOICES = ", ".join(LEVELS)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
+import msgspec
+
 from .records import RESERVED
 
 __all__ = ["AMBIENT", "CURRENT", "ROOT", "Scope", "uuid7"]
@@ -15,6 +17,14 @@ AMBIENT: Final = frozenset({"execution_id", "crew_name", "step_id"})
 
 _CALL_OPTIONS: Final = frozenset({"exc_info", "extra"})
 _MERGES_KEPT: Final = 64
+encode: Final = msgspec.json.encode
+
+
+class _Clashing(frozenset[str]):
+    """Names that say they clash with any call, so that each call takes the path where marks are written."""
+
+    def isdisjoint(self, other: Any, /) -> bool:  # noqa: ARG002
+        return False
 
 
 class Scope:
@@ -25,26 +35,30 @@ class Scope:
     are: the envelope's, the call's options, and this scope's. `run` is the execution or step that made the scope.
     """
 
-    __slots__ = ("_merged", "ambient_only", "closed", "fields", "keys", "open", "run")
+    __slots__ = ("_merged", "ambient_only", "closed", "fields", "keys", "open", "reasons", "run")
 
-    def __init__(self, fields: Mapping[str, bytes], run: Any = None) -> None:
+    def __init__(self, fields: Mapping[str, bytes], run: Any = None, reasons: Mapping[str, str] | None = None) -> None:
         self.fields = dict(fields)
         self.run = run
-        self.closed = b"".join(b',"%b":%b' % (name.encode(), value) for name, value in self.fields.items())
+        self.reasons = {name: why for name, why in (reasons or {}).items() if name in self.fields}
+        """Names whose values were replaced by a marker, and why: each line must say so."""
+        self.closed = b"".join(b",%b:%b" % (encode(name), value) for name, value in self.fields.items())
         self.open = self.closed + b","
-        self.keys = RESERVED | _CALL_OPTIONS | self.fields.keys()
-        self.ambient_only = self.fields.keys() <= AMBIENT
+        keys = RESERVED | _CALL_OPTIONS | self.fields.keys()
+        self.keys = _Clashing(keys) if self.reasons else keys
+        self.ambient_only = self.fields.keys() <= AMBIENT and not self.reasons
         self._merged: dict[object, Scope] = {}
 
-    def child(self, fields: Mapping[str, bytes], run: Any = None) -> "Scope":
+    def child(self, fields: Mapping[str, bytes], run: Any = None, reasons: Mapping[str, str] | None = None) -> "Scope":
         """This scope with more fields; a name present in both takes the new value."""
-        return Scope({**self.fields, **fields}, run)
+        kept = {name: why for name, why in self.reasons.items() if name not in fields}
+        return Scope({**self.fields, **fields}, run, {**kept, **(reasons or {})})
 
     def under(self, bound: "Scope") -> "Scope":
         """This scope with the fields bound to a logger on top. Kept, since the same pair comes again."""
         merged = self._merged.get(bound)
         if merged is None:
-            merged = self._remember(bound, self.child(bound.fields, self.run))
+            merged = self._remember(bound, self.child(bound.fields, self.run, bound.reasons))
         return merged
 
     def without(self, names: frozenset[str]) -> "Scope":
@@ -52,7 +66,7 @@ class Scope:
         merged = self._merged.get(names)
         if merged is None:
             kept = {name: value for name, value in self.fields.items() if name not in names}
-            merged = self._remember(names, Scope(kept, self.run))
+            merged = self._remember(names, Scope(kept, self.run, self.reasons))
         return merged
 
     def _remember(self, key: object, scope: "Scope") -> "Scope":

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ._queue import Record, Source
-from ._snapshot import LateBody, clean_text, degrade_event, encode, hides_not_finite
+from ._snapshot import LateBody, clean_text, degrade_event, encode, hides_not_finite, mark_body
 from .records import LEVELS, OWN_LOGGER
 
 __all__ = ["LineEncoder", "make_source"]
@@ -33,6 +33,10 @@ def make_source(event: str, level: str, logger: str, *, cut: int = 0, lifecycle:
         cut=cut,
         lifecycle=lifecycle,
     )
+
+
+class _BrokenLineError(ValueError):
+    """A body holds a newline."""
 
 
 class LineEncoder:
@@ -71,7 +75,8 @@ class LineEncoder:
             return self._compose([record])
         except Exception:  # noqa: BLE001 - whatever it was, the record below is clean
             self.next_seq = first
-            return self._compose([self._cleaned(record)])
+            self._clean(record)
+            return self._compose([record])
 
     def _compose(self, records: Sequence[Record]) -> bytes:
         number = len(records)
@@ -99,8 +104,11 @@ class LineEncoder:
         pieces[5::_PIECES] = encoded[2::3]
         pieces[6::_PIECES] = contexts
         pieces[7::_PIECES] = [body[1:] for body in bodies]  # type: ignore[index]  # all are bytes by now
+        text = b"".join(pieces)
+        if text.count(b"\n") != number:  # raw JSON with newlines in it: would be read as lines of its own
+            raise _BrokenLineError
         self.next_seq += number
-        return b"".join(pieces)
+        return text
 
     def _encode_special(
         self, records: Sequence[Record], special: list[int], bodies: list[object], contexts: list[bytes]
@@ -127,20 +135,31 @@ class LineEncoder:
                 contexts[i] = contexts[i][:-1]
 
     def _degraded_event(self, record: Record) -> bytes:
+        """Degrade the event of a record, in the record: it may have to be encoded again, but is counted once."""
         self.degraded.append(record.source.level)
-        return degrade_event(record.body, self._limit)  # type: ignore[arg-type]
+        record.body = body = degrade_event(record.body, self._limit)  # type: ignore[arg-type]
+        return body
 
-    def _cleaned(self, record: Record) -> Record:
-        """A copy whose message and body are certain to encode."""
-        message, body = record.message, record.body
-        if message is not None and clean_text(message) != message:
-            message = clean_text(message)
-            self.degraded.append(record.source.level)
+    def _clean(self, record: Record) -> None:
+        """Make message and body certain to encode."""
+        body = record.body
         if isinstance(body, LateBody):
             body = body.finish()
-        if not isinstance(body, bytes):
+        elif not isinstance(body, bytes):
             try:
                 body = encode(body)[record.source.cut :]
+                record.context = record.context if len(body) > len(b"{}") else record.context[:-1]
+                body = body if len(body) > len(b"{}") else b"{}"
             except Exception:  # noqa: BLE001 - a value msgspec cannot encode
                 body = self._degraded_event(record)
-        return Record(record.timestamp, record.source, record.context, message, body, record.size)
+        first = False
+        if b"\n" in body:
+            body, first = mark_body(body, "", "")
+        if record.message is not None and clean_text(record.message) != record.message:
+            record.message = clean_text(record.message)
+            if body == b"{}":
+                record.context += b","
+            body, first = mark_body(body, "message", "not UTF-8")
+        record.body = body
+        if first:
+            self.degraded.append(record.source.level)

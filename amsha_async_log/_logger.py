@@ -15,7 +15,6 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from ._config import level_number
@@ -23,13 +22,19 @@ from ._context import AMBIENT, CURRENT, ROOT, Scope
 from ._encoder import make_source
 from ._queue import Record, RecordQueue, Source
 from ._snapshot import (
-    PREVIEW,
     LateBody,
+    clean_text,
     degrade,
+    describe,
+    describe_type,
     encode,
     encode_values,
+    event_fields,
     exception_fields,
     hides_not_finite,
+    needs_a_look,
+    shorten_text,
+    unique,
 )
 from .events import default_level
 from .execution import Execution
@@ -39,6 +44,9 @@ __all__ = ["Logger"]
 
 TYPED_SIZE: Final = 512
 """Bytes that a typed event counts as on the queue: its size is not known before it is encoded."""
+
+LOOK_SIZE: Final = 1000
+"""Bytes below which a record is neither too long nor nested too deep."""
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 ExcInfo = (
@@ -168,7 +176,7 @@ def _plain_call(level: str) -> Callable[..., bool]:
         scope = current()
         if self._bound is not None:
             scope = scope.under(self._bound)
-        if args or message.__class__ is not str or not scope.keys.isdisjoint(fields):
+        if args or type(message) is not str or not scope.keys.isdisjoint(fields):
             return self._put_rare(source, scope, message, args, fields)
         if fields:
             try:
@@ -182,7 +190,7 @@ def _plain_call(level: str) -> Callable[..., bool]:
             body = b"{}"
             context = scope.closed
         size = len(body) + len(message)
-        if size > self._limit:
+        if size > LOOK_SIZE and needs_a_look(body, message, self._limit):
             return self._put_rare(source, scope, message, args, fields)
         queue.bytes_in = waiting = queue.bytes_in + size
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
@@ -286,7 +294,7 @@ class Logger:
         `events`) unless given. A struct whose fields are declared as scalars is put on the queue as it is, so do not
         change it afterwards; any other is encoded here and now. `fields` are added to the line.
         """
-        source = self._typed.get(event.__class__)
+        source = self._typed.get(type(event))
         if source is None or level is not None or fields:
             return self._emit_rare(event, level, fields, None)
         if self._gate.level > source.levelno:
@@ -312,10 +320,10 @@ class Logger:
         """A logger named `<this name>.<name>` with the same bound fields; its level can be set apart."""
         return Logger(self._core, f"{self.name}.{name}", self._bound)
 
-    def bind(self, **fields: object) -> "Logger":
+    def bind(self, /, **fields: object) -> "Logger":
         """A logger that puts `fields` on every line; those of a call win over them."""
-        values = encode_values(fields, self._limit)
-        return Logger(self._core, self.name, (self._bound or ROOT).child(values), self)
+        values, reasons = encode_values(fields, self._limit)
+        return Logger(self._core, self.name, (self._bound or ROOT).child(values, None, reasons), self)
 
     @property
     def level(self) -> str:
@@ -375,8 +383,8 @@ class Logger:
 
         return carried
 
-    def encode_context(self, fields: Mapping[str, object]) -> dict[str, bytes]:
-        """Fields as a scope keeps them."""
+    def encode_context(self, fields: Mapping[str, object]) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Fields as a scope keeps them, and why some had to be replaced."""
         return encode_values(fields, self._limit)
 
     def emit_lifecycle(self, event: Struct, fields: Mapping[str, object], error: BaseException | None) -> bool:
@@ -390,14 +398,16 @@ class Logger:
     ) -> bool:
         """A plain call with arguments, an exception, clashing names, or values that do not simply encode."""
         try:
-            text, bad = _format(message, args)
+            text, reason = _format(message, args)
             error = _exception(fields.pop("exc_info", None))
             extra = fields.pop("extra", None)
             if isinstance(extra, Mapping):
                 fields = {**extra, **fields}
-            if len(text) > self._limit:
-                text, bad = f"{text[:PREVIEW]}… [{len(text)} in all]", True
-            return self._put_fields(source, scope, text, fields, error, degraded=bad)
+            elif extra is not None:
+                fields = {"extra": extra, **fields}
+            if len(encode(clean_text(text))) > self._limit:
+                text, reason = shorten_text(text), f"too large: {len(text)}"
+            return self._put_fields(source, scope, text, fields, error, {"message": reason} if reason else {})
         except Exception:  # noqa: BLE001 - never into the host: it is counted instead
             return self._queue.refuse(source, "unencodable")
 
@@ -419,13 +429,13 @@ class Logger:
             if self._bound is not None:
                 scope = scope.under(self._bound)
             if not fields and error is None and scope.keys.isdisjoint(plan.names):
-                body = encode(event)
-                if b"null" not in body and len(body) <= self._limit:
+                body = _try_encode(event)
+                if body and b"null" not in body and not needs_a_look(body, None, self._limit):
                     body = body[plan.cut :]
                     if len(body) <= len(b"{}"):
                         return self._put(source, scope.closed, None, b"{}", len(body))
                     return self._put(source, scope.open, None, body, len(body))
-            return self._put_fields(source, scope, None, {**_event_fields(event, plan), **fields}, error)
+            return self._put_fields(source, scope, None, {**event_fields(event, plan.cut), **fields}, error, {})
         except Exception:  # noqa: BLE001 - as above; not a Struct, for one
             return self._queue.refuse(source, "unencodable")
 
@@ -444,23 +454,27 @@ class Logger:
         message: str | None,
         fields: Mapping[Any, object],
         error: BaseException | None,
-        *,
-        degraded: bool = False,
+        reasons: Mapping[str, str],
     ) -> bool:
-        fields = {name + "_" if name in RESERVED else name: value for name, value in fields.items()}
         trace = None
         if error is not None:
-            about, trace = exception_fields(error)
+            about, trace, shortened = exception_fields(error, self._limit)
             fields = {**fields, **{name: value for name, value in about.items() if fields.get(name) is None}}
-        taken = scope.fields.keys() & fields.keys()
+            if shortened:
+                reasons = {**reasons, "stacktrace": "too large"}
+            if "stacktrace" in fields:
+                fields = {**fields, unique("stacktrace_", fields): fields["stacktrace"]}
+                del fields["stacktrace"]
+        taken = scope.fields.keys() & {*fields, *(() if trace is None else ("stacktrace",))}
         if taken:
             scope = scope.without(frozenset(taken))
-        body, replaced = degrade(fields, self._limit)
-        if replaced or degraded:
+        body, replaced = degrade(fields, self._limit, {**scope.reasons, **reasons})
+        if replaced:
             self._queue.ledger.degraded[source.level] += 1
         size = len(body) + len(message or "")
         if trace is None:
-            return self._put(source, scope.open if fields else scope.closed, message, body, size)
+            context = scope.open if len(body) > len(b"{}") else scope.closed
+            return self._put(source, context, message, body, size)
         self._queue.late_bodies += 1
         return self._put(source, scope.open, message, LateBody(body, trace), size + TYPED_SIZE)
 
@@ -476,17 +490,12 @@ class Logger:
         return True
 
 
-def _event_fields(event: Struct, plan: _Plan) -> dict[str, object]:
-    """The fields a line would show, by their encoded names."""
+def _try_encode(event: Struct) -> bytes:
+    """The encoded event, or nothing if it holds what does not encode."""
     try:
-        fields: dict[str, object] = msgspec.json.decode(encode(event), type=dict[str, msgspec.Raw])
-        if not any(bytes(raw) == b"null" or b"null" in bytes(raw) for raw in fields.values()):  # type: ignore[call-overload]
-            if plan.cut:
-                del fields["event"]
-            return fields
-    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
-        pass
-    return msgspec.structs.asdict(event)
+        return encode(event)
+    except Exception:  # noqa: BLE001 - a field that does not encode, whatever it raised
+        return b""
 
 
 def _level_name(level: object) -> str:
@@ -497,18 +506,19 @@ def _level_name(level: object) -> str:
     return name if name in LEVELS else "INFO"
 
 
-def _format(message: object, args: tuple[object, ...]) -> tuple[str, bool]:
-    """The message with its arguments, and whether something was wrong with them."""
+def _format(message: object, args: tuple[object, ...]) -> tuple[str, str]:
+    """The message with its arguments, and what was wrong with them."""
     try:
-        text = message if type(message) is str else str.__str__(str(message))
-        if not args:
-            return text, False
-        if len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
-            return text % args[0], False
-        return text % args, False
+        text = str.__str__(message if issubclass(type(message), str) else str(message))
+    except Exception as error:  # noqa: BLE001 - a user's __str__
+        return describe(message), f"not a text: {describe_type(error)}"
+    if not args:
+        return text, ""
+    try:
+        only = args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else None
+        return str.__str__(text % (args if only is None else only)), ""
     except Exception as error:  # noqa: BLE001 - a user's format or __str__
-        text = message if type(message) is str else type(message).__name__
-        return f"{text} [{type(error).__name__} with {len(args)} arguments]", True
+        return f"{text} [{len(args)} arguments]", f"arguments do not fit: {describe_type(error)}"
 
 
 def _exception(exc_info: object) -> BaseException | None:

@@ -23,7 +23,7 @@ from aiofiles.os import wrap
 
 from . import _exit
 from ._batcher import Batcher, Ticket
-from ._config import LogConfig, build_config
+from ._config import LONGEST_S, LogConfig, build_config
 from ._console import Console
 from ._encoder import LineEncoder
 from ._logger import Core, Logger
@@ -504,7 +504,9 @@ class Log(Logger):
 
     def _limit_of(self, timeout_s: float | None) -> float:
         """Zero seconds in the configuration mean no limit; zero given to a call means now."""
-        return (self.config.shutdown_timeout_s or float("inf")) if timeout_s is None else timeout_s
+        if timeout_s is None:
+            return self.config.shutdown_timeout_s or float("inf")
+        return min(max(timeout_s, 0.0), LONGEST_S)
 
 
 def open_log(path: str | os.PathLike[str] | None = None, **options: Any) -> Log:

@@ -344,7 +344,7 @@ class RecordQueue:
 def _runs_a_loop() -> bool:
     """Does this thread run an asyncio or trio loop? Asks only modules that are loaded."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - the cheap, non-raising form
+    if asyncio is not None and asyncio._get_running_loop() is not None:  # the cheap form, which does not raise
         return True
     trio = sys.modules.get("trio")
     return trio is not None and trio.lowlevel.in_trio_run()

@@ -1,70 +1,78 @@
 """Values become JSON at the call, so that a line shows them as they were, and a bad one stays with its own record.
 
-The good case is one `encode`. Anything that `encode` refuses, or would write as something else without saying so
-(NaN becomes null), goes through `degrade`: the same fields with the bad values replaced by markers, and a
-`log_degraded` field that names them.
+The good case is one `encode`, which runs no Python code: nothing can change a value while it is encoded. Anything
+that `encode` refuses, or would write as something else without saying so (NaN becomes null), goes through `degrade`:
+the same fields with the bad values replaced by markers, and a `log_degraded` field that names them. Values are judged
+by their real type, never by what they say of themselves.
+
+`msgspec.Raw` is written as it is: it must hold one valid JSON value.
 """
 
+import contextlib
 import linecache
 import math
 import pathlib
+import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from .records import RESERVED
 
 __all__ = [
+    "DEGRADED",
+    "PREVIEW",
     "LateBody",
     "clean_text",
     "degrade",
     "degrade_event",
+    "describe",
+    "describe_type",
     "encode",
     "encode_values",
+    "event_fields",
     "exception_fields",
     "hides_not_finite",
     "load_code_lines",
+    "mark_body",
+    "needs_a_look",
+    "shorten_text",
+    "unique",
 ]
 
-MAX_DEPTH: Final = 32
+DEGRADED: Final = "log_degraded"
+"""Field that maps the names of replaced values to the reasons."""
+
+MAX_DEPTH: Final = 64
+"""Depth to which a value is copied that has to be copied."""
+DEEPEST: Final = 500
+"""Brackets in a body above which it may be nested too deep for a reader's recursion limit."""
 MAX_NODES: Final = 20_000
-"""Values visited inside one field to find the bad one among them; about 10 ms. Past it the field is cut short."""
+"""Values visited inside one field to find the bad one among them; about 20 ms. Past it the field is cut short."""
+MAX_REASONS: Final = 32
+MAX_NAME: Final = 256
 PREVIEW: Final = 256
 MAX_FRAMES: Final = 64
 MAX_CHAIN: Final = 8
+MAX_TEXT: Final = 8192
+MAX_NOTES: Final = 16
 
-_DEGRADED: Final = "log_degraded"
-
-
-def _hook(value: object) -> object:
-    """What msgspec does not encode by itself but has an obvious JSON form. Raises TypeError for the rest."""
-    if isinstance(value, pathlib.PurePath):
-        return str(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__index__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"
-    if isinstance(value, range | deque):
-        return list(value)
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(type(value).__name__)
-
-
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_hook)
+_ENCODER: Final = msgspec.json.Encoder()
 encode: Final = _ENCODER.encode
 """Any object to JSON bytes. Raises whatever msgspec does; writes NaN and infinities as null."""
 
+_TEXT: Final = re.compile(rb'"(?:[^"\\\\]|\\\\.)*"')
+_LISTS: Final = (list, tuple, set, frozenset, deque)
+_KEPT: Final = (str, int, float, bool, type(None))
 
-# -- finding and replacing bad values ----------------------------------------------------------------------------------
+
+# -- judging what was encoded ------------------------------------------------------------------------------------------
 
 
 def hides_not_finite(body: bytes, fields: Mapping[str, object]) -> bool:
@@ -74,184 +82,339 @@ def hides_not_finite(body: bytes, fields: Mapping[str, object]) -> bool:
     return any(_has_not_finite(value, 0) for value in fields.values())
 
 
-def _has_not_finite(value: object, depth: int) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if value is None or isinstance(value, str | bytes | int):
-        return False
-    if depth > MAX_DEPTH:
+def needs_a_look(body: bytes, message: str | None, limit: int) -> bool:
+    """Is a record of some size longer than `limit` bytes, or nested too deep for a reader?"""
+    if len(body) + (0 if message is None else len(encode(message))) > limit:
         return True
-    if isinstance(value, Mapping):
-        return any(_has_not_finite(item, depth + 1) for item in value.values())
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        return any(_has_not_finite(item, depth + 1) for item in value)
-    builtin = _as_builtin(value)
-    return builtin is not value and _has_not_finite(builtin, depth + 1)
+    return body.count(b"[") + body.count(b"{") > DEEPEST and _depth(body) > DEEPEST
 
 
-def _as_builtin(value: object) -> object:
-    """Structs, dataclasses, attrs and what `_hook` knows, one level down; anything else as it is."""
-    if isinstance(value, Struct):
-        return msgspec.structs.asdict(value)
-    fields = getattr(type(value), "__dataclass_fields__", None) or getattr(type(value), "__attrs_attrs__", None)
-    if fields is not None:
-        names = fields if isinstance(fields, dict) else [field.name for field in fields]
-        return {name: getattr(value, name, None) for name in names}
-    try:
-        return _hook(value)
-    except TypeError:
-        return value
+def _depth(encoded: bytes) -> int:
+    """How deep brackets nest in JSON text, those inside strings not counted."""
+    deepest = depth = 0
+    for byte in _TEXT.sub(b"", encoded):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
 
 
-def degrade(fields: Mapping[Any, object], limit: int) -> tuple[bytes, int]:
-    """Encode `fields` whatever they hold. Returns the JSON object and the number of values replaced.
+def _has_not_finite(value: object, depth: int) -> bool:
+    kind = type(value)
+    if kind is float:
+        return not math.isfinite(value)  # type: ignore[arg-type]
+    if kind in _KEPT or depth > MAX_DEPTH:
+        return depth > MAX_DEPTH
+    if issubclass(kind, Enum):
+        return _has_not_finite(value._value_, depth + 1)  # type: ignore[attr-defined]
+    if issubclass(kind, dict):
+        items: list[object] = list(dict.values(value))  # type: ignore[arg-type]
+        return any(_has_not_finite(item, depth + 1) for item in items)
+    if issubclass(kind, _LISTS):
+        return any(_has_not_finite(item, depth + 1) for item in _members(value))
+    parts = _parts(value)
+    return parts is not None and any(_has_not_finite(item, depth + 1) for item in parts.values())
 
-    A replaced value is a string that says what stood there; `log_degraded` maps the field's name to the reason.
-    `limit` is the most bytes one value, and all values together, may take; 0 is no limit.
+
+# -- replacing bad values ----------------------------------------------------------------------------------------------
+
+
+def degrade(
+    fields: Mapping[Any, object], limit: int, reasons: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, str]]:
+    """Encode `fields` whatever they hold. Returns the JSON object and, by name, why a value was replaced.
+
+    A replaced value is a string that says what stood there; `reasons` are those known already. `limit` is the most
+    bytes one value, and as far as shortening helps all values together, may take.
     """
+    encoded, found = _encode_all(fields, limit)
+    found = {**(reasons or {}), **found}
+    if found:
+        if DEGRADED in encoded:
+            encoded[unique(DEGRADED + "_", encoded)] = encoded.pop(DEGRADED)
+        encoded[DEGRADED] = encode(_few(found))
+    return b"{" + b",".join(b"%b:%b" % (encode(name), value) for name, value in encoded.items()) + b"}", found
+
+
+def encode_values(fields: Mapping[str, object], limit: int) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Each value of `fields` encoded by itself, and why some were replaced. Names that are the envelope's are changed."""
+    return _encode_all(fields, limit)
+
+
+def _encode_all(fields: Mapping[Any, object], limit: int) -> tuple[dict[str, bytes], dict[str, str]]:
     encoded: dict[str, bytes] = {}
     reasons: dict[str, str] = {}
+    given = {name for name in fields if type(name) is str}
     for key, value in fields.items():
         name, reason = _clean_key(key)
-        while name in encoded:
-            name += "_"
+        if name in RESERVED:
+            name = unique(name + "_", given)
+        name = unique(name, encoded)
         encoded[name], why = _encode_value(value, limit)
         if reason or why:
             reasons[name] = reason or why
-    if limit:
-        _shorten_largest(encoded, reasons, limit)
-    if reasons:
-        encoded[_DEGRADED] = encode(reasons)
-    return b"{" + b",".join(b"%b:%b" % (encode(name), value) for name, value in encoded.items()) + b"}", len(reasons)
+    _shorten_largest(encoded, reasons, limit)
+    return encoded, reasons
 
 
-def encode_values(fields: Mapping[str, object], limit: int) -> dict[str, bytes]:
-    """Each value of `fields` encoded by itself, bad ones replaced, names that are the envelope's changed."""
-    return {
-        name + "_" if name in RESERVED else name: _encode_value(value, limit)[0]
-        for name, value in ((_clean_key(key)[0], value) for key, value in fields.items())
-    }
+def unique(name: str, taken: Iterable[str]) -> str:
+    """`name`, with as many underscores behind it as it takes to differ from all `taken`."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def event_fields(event: Struct, cut: int) -> dict[str, object]:
+    """The fields a line shows of a typed event, by their encoded names; `cut`: the tag is left out."""
+    with contextlib.suppress(Exception):  # a field that does not encode, whatever it raised; the parts say which
+        body = encode(event)
+        if b"null" not in body:
+            fields: dict[str, object] = dict(msgspec.json.decode(body, type=dict[str, Raw]))
+            if cut:
+                del fields["event"]
+            return fields
+    return _parts(event) or {}
 
 
 def degrade_event(event: Struct, limit: int) -> bytes:
     """As `degrade`, for the fields of a typed event."""
-    return degrade(msgspec.structs.asdict(event), limit)[0]
+    return degrade(_parts(event) or {}, limit)[0]
+
+
+def mark_body(body: bytes, name: str, reason: str) -> tuple[bytes, bool]:
+    """`body` with one more mark, and whether it is its first. A body that is no JSON is replaced by a mark."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):
+        return degrade({}, 0, {"fields": "not JSON"})[0], True
+    marks = fields.get(DEGRADED)
+    known = marks if isinstance(marks, dict) else {}
+    if known:
+        del fields[DEGRADED]
+    return degrade(fields, 0, {**known, **({name: reason} if name else {})})[0], not known
+
+
+def _few(reasons: dict[str, str]) -> dict[str, str]:
+    if len(reasons) <= MAX_REASONS:
+        return reasons
+    return {**dict(islice(reasons.items(), MAX_REASONS)), "…": f"{len(reasons) - MAX_REASONS} more"}
 
 
 def _clean_key(key: object) -> tuple[str, str]:
-    if type(key) is str:
-        cleaned = clean_text(key)
-        return cleaned, "" if cleaned == key else "name not UTF-8"
-    return (str.__str__(key) if isinstance(key, str) else _describe(key)), "name not a string"
+    kind = type(key)
+    if issubclass(kind, str):
+        text = str.__str__(key)
+        cleaned = clean_text(text)
+        if len(cleaned) > MAX_NAME:
+            return f"{cleaned[:MAX_NAME]}…", f"name too large: {len(cleaned)}"
+        return cleaned, "" if cleaned == text else "name not UTF-8"
+    if kind is int or kind is float:
+        return describe(key), ""
+    return describe(key), "name not a string"
 
 
 def _encode_value(value: object, limit: int) -> tuple[bytes, str]:
     """One value as JSON, and the reason if something in it had to be replaced."""
-    if limit and isinstance(value, str | bytes | bytearray) and len(value) > limit:
-        return _shortened(value, len(value)), f"too large: {len(value)}"
+    kind = type(value)
+    if limit and kind in (str, bytes, bytearray) and len(value) > limit:  # type: ignore[arg-type]
+        return _shortened(value), f"too large: {len(value)}"  # type: ignore[arg-type]
     reason = ""
     try:
-        encoded = encode(value)
-        if b"null" not in encoded or not _has_not_finite(value, 0):
-            if limit and len(encoded) > limit:
-                return _shortened(encoded.decode(), len(encoded)), f"too large: {len(encoded)} bytes"
-            return encoded, ""
-        reason = "not finite"
+        encoded = _valid(value)
     except Exception as error:  # noqa: BLE001 - a user's value can raise anything, and must not reach the caller
-        reason = f"not encodable: {type(error).__name__}"
-    walk = _Walk()
-    encoded = encode(walk.clean(value, 0))
+        walk = _Walk(f"not encodable: {describe_type(error)}")
+        copy = walk.clean(value, 0)
+        reason = walk.reason
+        try:
+            encoded = encode(copy)
+        except Exception as again:  # noqa: BLE001 - as above
+            encoded, reason = encode(describe(value)), f"not encodable: {type(again).__name__}"
     if limit and len(encoded) > limit:
-        return _shortened(encoded.decode(), len(encoded)), f"too large: {len(encoded)} bytes"
+        return _shortened(encoded), f"too large: {len(encoded)} bytes"
     return encoded, reason
 
 
-def _shortened(value: str | bytes | bytearray, size: int) -> bytes:
+class _NotExactError(ValueError):
+    """The value encodes, but not as what it is."""
+
+
+def _valid(value: object) -> bytes:
+    """`encode`, less what would mislead a reader or be too much for it."""
+    encoded = encode(value)
+    if type(value) is Raw:  # whatever it holds was copied; this makes certain that it is JSON, on one line
+        return encode(msgspec.json.decode(encoded))
+    if b"null" in encoded and _has_not_finite(value, 0):
+        raise _NotExactError
+    if len(encoded) > DEEPEST and encoded.count(b"[") + encoded.count(b"{") > DEEPEST and _depth(encoded) > DEEPEST:
+        raise _NotExactError
+    return encoded
+
+
+def _shortened(value: str | bytes | bytearray) -> bytes:
+    """The beginning of a value, and its size."""
+    size = len(value)
+    if isinstance(value, bytes) and value[:1] == b'"':
+        with contextlib.suppress(msgspec.MsgspecError):
+            value = msgspec.json.decode(value, type=str)
     start = value[:PREVIEW]
     text = start if isinstance(start, str) else bytes(start).decode("ascii", "backslashreplace")
     return encode(f"{clean_text(text)}… [{size} in all]")
 
 
+def shorten_text(text: str, most: int = PREVIEW) -> str:
+    """The beginning of a text that is too long, and its size."""
+    return text if len(text) <= most else f"{text[:most]}… [{len(text)} in all]"
+
+
 def _shorten_largest(encoded: dict[str, bytes], reasons: dict[str, str], limit: int) -> None:
-    total = sum(map(len, encoded.values()))
+    """Shorten values, the largest first, until all take no more than `limit`, or nothing is gained by it."""
+    total = sum(map(len, encoded.values())) + sum(map(len, encoded))
+    if not limit or total <= limit:
+        return
     for name in sorted(encoded, key=lambda name: len(encoded[name]), reverse=True):
-        if total <= limit:
-            return
         size = len(encoded[name])
-        encoded[name] = _shortened(encoded[name].decode(), size)
+        short = _shortened(encoded[name])
+        if total <= limit or len(short) >= size:
+            return
+        encoded[name] = short
         reasons[name] = f"too large together: {size} bytes"
-        total -= size - len(encoded[name])
+        total -= size - len(short)
 
 
 class _Walk:
-    """Copies a value into what JSON can hold, replacing what it cannot; bounded in depth and number."""
+    """Copies a value into what JSON can hold, replacing what it cannot; bounded in depth and number.
 
-    def __init__(self) -> None:
+    `reason` says why, if something was replaced; a value that only had to be copied has none.
+    """
+
+    def __init__(self, why: str) -> None:
+        self._why = why
         self._nodes = 0
-        self._path: list[int] = []
+        self._path: set[int] = set()
+        self.reason = ""
 
     def clean(self, value: object, depth: int) -> object:
+        kind = type(value)
         self._nodes += 1
-        if self._nodes > MAX_NODES:
-            return f"[cut: more than {MAX_NODES} values]"
-        if value is None or value is True or value is False:
+        if value is None or kind is bool:
             return value
-        if isinstance(value, str):
-            return clean_text(str.__str__(value))
-        if isinstance(value, float):
-            return float.__float__(value) if math.isfinite(value) else _not_finite(value)
+        if self._nodes > MAX_NODES:
+            return self._replaced(f"[cut: more than {MAX_NODES} values]", "too many values")
+        if issubclass(kind, str) and not issubclass(kind, Enum):
+            return self._text(str.__str__(value))
+        if issubclass(kind, float) and not issubclass(kind, Enum):
+            return self._number(float.__neg__(float.__neg__(value)))  # type: ignore[arg-type]
+        if issubclass(kind, int) and not issubclass(kind, Enum):
+            return self._leaf(int.__add__(value, 0))  # type: ignore[operator]
         if id(value) in self._path:
-            return "[cycle]"
+            return self._replaced("[cycle]", "cycle")
         if depth >= MAX_DEPTH:
-            return f"[nested more than {MAX_DEPTH} deep]"
-        self._path.append(id(value))
+            return self._replaced(f"[nested more than {MAX_DEPTH} deep]", "nested too deep")
+        self._path.add(id(value))
         try:
-            return self._clean_container(value, depth)
-        finally:
-            self._path.pop()
-
-    def _clean_container(self, value: object, depth: int) -> object:
-        if isinstance(value, Mapping):
-            return dict(self._items(value, depth))
-        if isinstance(value, list | tuple | set | frozenset | deque | range):
-            return [self.clean(item, depth + 1) for item in _some(value)]
-        try:
-            builtin = _as_builtin(value)
-            if builtin is not value:
-                return self.clean(builtin, depth + 1)
-            encode(value)
+            return self._clean_other(value, kind, depth)
         except Exception:  # noqa: BLE001 - whatever a user's object raises, its description stands in for it
-            return _describe(value)
-        return value
+            return self._replaced(describe(value), self._why)
+        finally:
+            self._path.discard(id(value))
 
-    def _items(self, value: Mapping[object, object], depth: int) -> Iterator[tuple[str, object]]:
-        taken: set[str] = set()
-        for key, item in _some(value.items()):
-            name = _clean_key(key)[0] if not isinstance(key, int | float) or isinstance(key, bool) else str(key)
-            while name in taken:
-                name += "_"
-            taken.add(name)
-            yield name, self.clean(item, depth + 1)
+    def _clean_other(self, value: object, kind: type, depth: int) -> object:
+        if issubclass(kind, dict):
+            return self._table(list(dict.items(value)), depth)  # type: ignore[arg-type]
+        if issubclass(kind, _LISTS):
+            return [self.clean(item, depth + 1) for item in self._some(_members(value))]
+        if kind is range:
+            return [self.clean(item, depth + 1) for item in self._some(value)]  # type: ignore[arg-type]
+        if issubclass(kind, Enum):
+            return self.clean(value._value_, depth + 1)  # type: ignore[attr-defined]
+        if issubclass(kind, pathlib.PurePath):
+            return self._text(str.__str__(str(value)))
+        if issubclass(kind, BaseException):
+            return self._error(value)
+        parts = _parts(value)
+        if parts is not None:
+            return self._table(list(parts.items()), depth)
+        if type.__getattribute__(kind, "__module__") == "numpy":
+            return self.clean(value.tolist(), depth + 1)  # type: ignore[attr-defined]
+        return self._leaf(value)
+
+    def _leaf(self, value: object) -> object:
+        """What msgspec encodes by itself, as it is; anything else described."""
+        with contextlib.suppress(Exception):  # what does not encode is described
+            if type(value) is not Raw and value is not msgspec.UNSET:
+                encode(value)
+                return value
+        return self._replaced(describe(value), self._why)
+
+    def _text(self, text: str) -> str:
+        cleaned = clean_text(text)
+        return cleaned if cleaned == text else self._replaced(cleaned, "not UTF-8")
+
+    def _number(self, number: float) -> object:
+        if math.isfinite(number):
+            return number
+        text = "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+        return self._replaced(text, "not finite")
+
+    def _error(self, error: Any) -> str:
+        text = str.__str__(str(error))
+        return self._text(f"{describe_type(error)}: {text}")
+
+    def _table(self, items: list[tuple[object, object]], depth: int) -> dict[str, object]:
+        table: dict[str, object] = {}
+        for key, item in self._some(items):
+            name, reason = _clean_key(key)
+            if reason:
+                self.reason = self.reason or reason
+            table[unique(name, table)] = self.clean(item, depth + 1)
+        return table
+
+    def _some(self, items: Iterable[Any]) -> Iterable[Any]:
+        for number, item in enumerate(items):
+            if number > MAX_NODES or self._nodes > MAX_NODES:
+                self.reason = self.reason or "too many values"
+                return
+            yield item
+
+    def _replaced(self, by: str, reason: str) -> str:
+        self.reason = self.reason or reason
+        return by
 
 
-def _some(items: Any) -> Iterator[Any]:
-    for number, item in enumerate(items):
-        if number > MAX_NODES:
-            return
-        yield item
+def _members(value: Any) -> list[Any]:
+    """The members of a list, tuple, set or deque, by that type's own iteration: a copy in one step."""
+    base = next(base for base in _LISTS if issubclass(type(value), base))
+    return list(base.__iter__(value))
 
 
-def _not_finite(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def _parts(value: Any) -> dict[str, Any] | None:
+    """The fields of a Struct, dataclass or attrs instance, by their encoded names; None for anything else."""
+    kind = type(value)
+    if issubclass(kind, Struct):
+        names = zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
+        return {shown: getattr(value, name) for shown, name in names}
+    fields = type.__getattribute__(kind, "__dict__").get("__dataclass_fields__")
+    if fields is not None:
+        return {name: getattr(value, name) for name in fields}
+    fields = type.__getattribute__(kind, "__dict__").get("__attrs_attrs__")
+    if fields is not None:
+        return {field.name: getattr(value, field.name) for field in fields}
+    return None
 
 
-def _describe(value: object) -> str:
+def describe_type(value: object) -> str:
+    """The name of a value's type, whatever its metaclass makes of the question."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
+
+
+def describe(value: object) -> str:
     """`repr`, shortened; where it raises, the type and what was raised."""
     try:
-        text = repr(value)
+        text = str.__str__(repr(value))
     except Exception as error:  # noqa: BLE001 - see above
-        return f"[{type(value).__name__}: repr raised {type(error).__name__}]"
-    text = str.__str__(text)
+        return f"[{describe_type(value)}: repr raised {describe_type(error)}]"
     return clean_text(text if len(text) <= PREVIEW else text[:PREVIEW] + "…")
 
 
@@ -282,29 +445,49 @@ class LateBody:
         return b'%b%b"stacktrace":%b}' % (self.head[:-1], separator, encode(self.trace))
 
 
-def exception_fields(error: BaseException) -> tuple[dict[str, str], dict[str, Any]]:
-    """(`error_type` and `error_message`, the stack trace without its code lines).
+def exception_fields(error: BaseException, limit: int) -> tuple[dict[str, str], dict[str, Any], bool]:
+    """(`error_type` and `error_message`, the stack trace without its code lines, whether it had to be shortened).
 
     The trace is `{type, message, notes, frames: [{file, line, function}], cause | context, exceptions}`; frames
     from the outermost in, the middle left out beyond 64. Local variables are not recorded.
     """
-    trace = _trace(error, set(), 0)
-    return {"error_type": trace["type"], "error_message": trace["message"]}, trace
+    trace = _trace(error, set(), 0, MAX_TEXT)
+    about = {"error_type": trace["type"], "error_message": trace["message"]}
+    shortened = len(encode(trace)) > limit
+    if shortened:
+        trace = _trace(error, set(), MAX_CHAIN, PREVIEW)
+        trace["frames"] = trace["frames"][-MAX_CHAIN:]
+    return about, trace, shortened
 
 
-def _trace(error: BaseException, seen: set[int], depth: int) -> dict[str, Any]:
+_CAUSE, _CONTEXT, _SUPPRESS, _TRACEBACK, _ATTRIBUTES = (
+    BaseException.__dict__[name].__get__
+    for name in ("__cause__", "__context__", "__suppress_context__", "__traceback__", "__dict__")
+)
+"""What an exception holds, whatever its class makes of the question."""
+
+
+def _trace(error: BaseException, seen: set[int], depth: int, most: int) -> dict[str, Any]:
     seen.add(id(error))
-    trace: dict[str, Any] = {"type": type(error).__name__, "message": _message(error)}
-    notes = getattr(error, "__notes__", None)
-    if isinstance(notes, list) and notes:
-        trace["notes"] = [clean_text(note) if isinstance(note, str) else _describe(note) for note in notes]
-    trace["frames"] = _frames(error.__traceback__)
-    cause = error.__cause__
-    name, linked = ("cause", cause) if cause or error.__suppress_context__ else ("context", error.__context__)
+    trace: dict[str, Any] = {"type": describe_type(error), "message": shorten_text(_message(error), most)}
+    notes = _ATTRIBUTES(error).get("__notes__")
+    if type(notes) is list and notes:
+        texts = [clean_text(str.__str__(n)) if issubclass(type(n), str) else describe(n) for n in notes[:MAX_NOTES]]
+        trace["notes"] = [shorten_text(text, most) for text in texts]
+    trace["frames"] = _frames(_TRACEBACK(error))
+    cause = _CAUSE(error)
+    if cause is None and _SUPPRESS(error):
+        linked = None
+    else:
+        linked = _CONTEXT(error) if cause is None else cause
     if linked is not None and id(linked) not in seen and depth < MAX_CHAIN:
-        trace[name] = _trace(linked, seen, depth + 1)
-    if isinstance(error, BaseExceptionGroup) and depth < MAX_CHAIN:
-        trace["exceptions"] = [_trace(e, seen, depth + 1) for e in error.exceptions[:MAX_FRAMES] if id(e) not in seen]
+        trace["context" if cause is None else "cause"] = _trace(linked, seen, depth + 1, most)
+    if issubclass(type(error), BaseExceptionGroup) and depth < MAX_CHAIN:
+        members = BaseExceptionGroup.exceptions.__get__(error)  # type: ignore[attr-defined]
+        shown = [member for member in members[:MAX_FRAMES] if id(member) not in seen]
+        trace["exceptions"] = [_trace(member, seen, depth + 1, most) for member in shown]
+        if len(members) > len(shown):
+            trace["exceptions"].append({"omitted": len(members) - len(shown), "frames": []})
     return trace
 
 
@@ -312,28 +495,47 @@ def _message(error: BaseException) -> str:
     try:
         return clean_text(str.__str__(str(error)))
     except Exception as raised:  # noqa: BLE001 - a user's __str__
-        return f"[{type(error).__name__}: str raised {type(raised).__name__}]"
+        return f"[{describe_type(error)}: str raised {describe_type(raised)}]"
 
 
 def _frames(traceback: TracebackType | None) -> list[dict[str, Any]]:
-    frames: list[dict[str, Any]] = []
+    """Both ends of the traceback, and how many frames were left out between them."""
+    half = MAX_FRAMES // 2
+    first: list[dict[str, Any]] = []
+    last: deque[dict[str, Any]] = deque(maxlen=half)
+    number = 0
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        linecache.lazycache(code.co_filename, traceback.tb_frame.f_globals)  # how to find it later; reads nothing
-        frames.append(
-            {
-                "file": clean_text(code.co_filename),
-                "line": traceback.tb_lineno,
-                "function": getattr(code, "co_qualname", code.co_name),
-            }
-        )
-        if len(frames) > 2 * MAX_FRAMES:  # endless recursion: keep both ends
-            del frames[MAX_FRAMES // 2]
+        frame = {
+            "file": clean_text(code.co_filename),
+            "line": traceback.tb_lineno,
+            "function": clean_text(code.co_qualname),
+        }
+        number += 1
+        if len(first) < half:
+            first.append(frame)
+        else:
+            last.append(frame)
+        if number <= MAX_FRAMES or traceback.tb_next is None:
+            _note_loader(code.co_filename, traceback.tb_frame.f_globals)
         traceback = traceback.tb_next
-    if len(frames) > MAX_FRAMES:
-        half = MAX_FRAMES // 2
-        frames[half:-half] = [{"omitted": len(frames) - 2 * half}]
-    return frames
+    left_out = number - len(first) - len(last)
+    return [*first, *([{"omitted": left_out}] if left_out else []), *last]
+
+
+def _note_loader(filename: str, module: dict[str, Any]) -> None:
+    """Remember how to find the source of what is no file. Reads nothing."""
+    try:
+        linecache.lazycache(filename, module)
+    except Exception:  # noqa: BLE001 - a module that lies about its loader costs its code lines
+        linecache.cache.pop(filename, None)
+
+
+def _code_line(frame: dict[str, Any]) -> str:
+    try:
+        return linecache.getline(frame["file"], frame["line"]).strip()
+    except Exception:  # noqa: BLE001 - a loader that raises costs the code line only
+        return ""
 
 
 def load_code_lines(bodies: list[LateBody]) -> None:
@@ -344,8 +546,8 @@ def load_code_lines(bodies: list[LateBody]) -> None:
             trace = pending.pop()
             for frame in trace["frames"]:
                 if "file" in frame:
-                    code = linecache.getline(frame["file"], frame["line"]).strip()
+                    code = _code_line(frame)
                     if code:
-                        frame["code"] = clean_text(code)
+                        frame["code"] = clean_text(code[:PREVIEW])
             pending += [trace[name] for name in ("cause", "context") if name in trace]
             pending += trace.get("exceptions", [])

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from . import events
 from ._context import CURRENT, Scope, uuid7
+from ._snapshot import describe_type
 
 __all__ = ["Execution", "Step", "current_execution"]
 
@@ -17,7 +18,7 @@ __all__ = ["Execution", "Step", "current_execution"]
 class _Emitter(Protocol):
     """The logger that an execution writes to."""
 
-    def encode_context(self, fields: Mapping[str, object]) -> dict[str, bytes]: ...
+    def encode_context(self, fields: Mapping[str, object]) -> tuple[dict[str, bytes], dict[str, str]]: ...
 
     def emit_lifecycle(self, event: Struct, fields: Mapping[str, object], error: BaseException | None) -> bool: ...
 
@@ -69,7 +70,8 @@ class _Run:
 
     def __enter__(self) -> Self:
         self._parent = CURRENT.get()
-        self._token = CURRENT.set(self._parent.child(self._emitter.encode_context(self._context), self))
+        values, reasons = self._emitter.encode_context(self._context)
+        self._token = CURRENT.set(self._parent.child(values, self, reasons))
         self._began = time.monotonic()
         self._emitter.emit_lifecycle(self._started, self.fields, None)
         return self
@@ -83,7 +85,7 @@ class _Run:
         if error is None:
             event = self._completed(**end)
         elif failure is None:
-            event = self._cancelled(**end, error_type=type(error).__name__)
+            event = self._cancelled(**end, error_type=describe_type(error))
         else:
             event = self._failed(**end, **self._on_failure)
         self._emitter.emit_lifecycle(event, self.fields, failure)
@@ -178,6 +180,8 @@ def current_execution() -> Execution | None:
 
 def _is_failure(error: BaseException) -> bool:
     """Cancellations, interrupts and exits are not failures; a group is one if it holds any."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(_is_failure(inner) for inner in error.exceptions)
-    return isinstance(error, Exception)
+    kind = type(error)  # not isinstance, which asks the exception
+    if issubclass(kind, BaseExceptionGroup):
+        members = BaseExceptionGroup.exceptions.__get__(error)  # type: ignore[attr-defined]
+        return any(_is_failure(member) for member in members)
+    return issubclass(kind, Exception)

@@ -203,14 +203,17 @@ json_dumps: Final[Callable[[dict[str, Any]], str]] = json.dumps
 class StdlibQueue:
     """`logging` with a QueueHandler at the call, and a QueueListener with a JSON formatter that writes to a file."""
 
-    def __init__(self, path: Path, dumps: Callable[[dict[str, Any]], str] = orjson_dumps) -> None:
+    def __init__(
+        self, path: Path, dumps: Callable[[dict[str, Any]], str] = orjson_dumps, *, listen: bool = True
+    ) -> None:
         self._file = logging.FileHandler(path, encoding="utf-8")
         self._file.setFormatter(_JsonFormatter(dumps))
         self._queue: queue.Queue[logging.LogRecord] = queue.Queue(-1)
         self.logger = logging.Logger("bench", logging.INFO)
         self.logger.addHandler(QueueHandler(self._queue))
         self._listener = QueueListener(self._queue, self._file)
-        self._listener.start()
+        if listen:
+            self._listener.start()
 
     def call(self) -> None:
         """One record with eight fields."""
@@ -251,6 +254,10 @@ class StdlibQueue:
     def drain(self) -> None:
         """Wait until the listener has written everything."""
         self._queue.join()
+
+    def forget(self) -> None:
+        """Throw away what is queued, where nobody listens."""
+        self._queue.queue.clear()
 
     def close(self) -> None:
         """Write everything and close the file."""

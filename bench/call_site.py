@@ -2,7 +2,9 @@
 
 Calls come in tight bursts of 2,000; after each the backend is waited for, outside the clock. So nothing is refused
 and no queue grows, and the batcher's work is not in these figures (`cpu_per_record.py` has it). The call that wakes
-the batcher is in them, once a burst. Paced calls, on cold caches, cost several times as much.
+the batcher is in them, once a burst. With QueueHandler every call wakes its listener if that waits, and the two
+compete for the GIL; the row "nobody listening" is the call alone. Paced calls, on cold caches, cost several times as
+much.
 """
 
 from contextvars import copy_context
@@ -77,6 +79,8 @@ def _run(report: Report, folder: Path, rounds: int) -> None:
         Case("QueueHandler: disabled, no fields", stdlib.disabled),
         Case("QueueHandler: disabled, 8 fields", stdlib.disabled_fields),
     ]
+    deaf = StdlibQueue(folder / "nothing.log", listen=False)
+    alone = Case("QueueHandler, nobody listening: info, 8 fields", deaf.call, deaf.forget)
     structlog_cases = [
         Case("structlog: info, 8 fields", other.call),
         Case("structlog: disabled, no fields", other.disabled),
@@ -98,7 +102,7 @@ def _run(report: Report, folder: Path, rounds: int) -> None:
         Case("disabled, no fields", lambda: log.debug(MESSAGE)),
         Case("disabled, 8 fields", lambda: _disabled_fields(log)),
     ]
-    interleave([floor, *accepted, *disabled, *stdlib_cases, *structlog_cases], rounds, BURST)
+    interleave([floor, *accepted, *disabled, *stdlib_cases, alone, *structlog_cases], rounds, BURST)
     inside.run(step.__exit__, None, None, None)
     inside.run(execution.__exit__, None, None, None)
     log.close()
@@ -108,6 +112,7 @@ def _run(report: Report, folder: Path, rounds: int) -> None:
     rows = [_Row(case, stdlib_cases[0], structlog_cases[0]) for case in accepted]
     rows += [_Row(case, stdlib_cases[i], structlog_cases[i]) for i, case in enumerate(disabled, 1)]
     rows += [_Row(a, a, b) for a, b in zip(stdlib_cases, structlog_cases, strict=True)]
+    rows.append(_Row(alone, stdlib_cases[0], structlog_cases[0]))
     rows += [_Row(b, a, b) for a, b in zip(stdlib_cases, structlog_cases, strict=True)]
     _tell(report, floor, rows)
 

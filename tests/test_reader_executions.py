@@ -10,7 +10,7 @@ import pytest
 from handmade import BOOT_ID, START, Log, Writer
 
 from amsha_async_log import events, reader
-from amsha_async_log.reader import _run
+from amsha_async_log.reader import _lock, _run
 
 KEYS = (
     "execution_id parent_execution_id depends_on crew_name model_name status started_at ended_at duration_seconds "
@@ -394,3 +394,17 @@ def test_lines_missing_while_it_ran_count_as_lost(log: Log) -> None:
     log.line()
     log.write()
     assert only(log).lost_records == 2
+
+
+def test_life_is_unknown_where_there_are_no_locks(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.start()
+    monkeypatch.setattr(_lock, "fcntl", None)
+    assert only(log).status == "unknown"
+
+
+def test_boot_is_not_compared_where_there_is_no_boot_id(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.start()
+    monkeypatch.setattr(_lock, "BOOT_ID_PATH", log.path.with_name("none"))
+    _lock._machine.cache_clear()
+    assert only(log).status == "killed"
+    _lock._machine.cache_clear()

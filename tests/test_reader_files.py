@@ -1,6 +1,7 @@
 """Which files the reader finds, and in which order it reads them."""
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from mutator import compress
 
 from amsha_async_log import reader
 from amsha_async_log.exceptions import ReadError
+from amsha_async_log.reader import _lines
+from amsha_async_log.reader._lanes import LogFile
 
 
 def messages(*paths: Path | str) -> list[str]:
@@ -227,3 +230,54 @@ def test_lines_of_the_same_time_come_in_the_order_of_their_files(tmp_path: Path)
         writer.write(message=f"{name}1")
         writer.write(message=f"{name}2")
     assert messages(tmp_path) == ["a1", "a2", "b1", "b2", "c1", "c2"]
+
+
+def test_line_too_long_for_the_memory_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lines, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(_lines, "MAX_LINE_BYTES", 1000)
+    writer = Writer(tmp_path / "app.jsonl")
+    writer.write(message="before")
+    writer.append(b"x" * 10_000 + b"\n")
+    writer.write(message="after")
+    writer.append(b"x" * 10_000)
+    assert messages(tmp_path) == ["before", "after"]
+    report = reader.verify(tmp_path)
+    assert (report.corrupt_lines, report.torn_lines, report.writers[0].missing) == (2, 0, 0)
+
+
+def test_checksum_covers_lines_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lines, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(_lines, "MAX_LINE_BYTES", 1000)
+    writer = Writer(tmp_path / "app.jsonl")
+    writer.open_segment()
+    writer.append(b"x" * 10_000 + b"\n")
+    writer.close()
+    assert reader.verify(tmp_path).checksum_failures == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that opens and cannot be read")
+def test_file_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(ReadError, match="cannot read /proc/self/mem: Input/output error"):
+        list(reader.records("/proc/self/mem"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_file_without_permission_is_named(tmp_path: Path) -> None:
+    closed_log(tmp_path / "app.jsonl")
+    (tmp_path / "app.jsonl").chmod(0)
+    with pytest.raises(ReadError, match=r"app\.jsonl: Permission denied"):
+        list(reader.records(tmp_path))
+
+
+def test_segment_that_is_compressed_before_it_is_read_is_read_all_the_same(tmp_path: Path) -> None:
+    closed_log(tmp_path / "app.jsonl")
+    file = LogFile(tmp_path / "app.jsonl")
+    compress(tmp_path / "app.jsonl")
+    assert len(list(file.lines())) == 13
+
+
+def test_segment_that_retention_removes_before_it_is_read_has_no_lines(tmp_path: Path) -> None:
+    closed_log(tmp_path / "app.jsonl")
+    file = LogFile(tmp_path / "app.jsonl")
+    (tmp_path / "app.jsonl").unlink()
+    assert (list(file.lines()), file.gone) == ([], True)

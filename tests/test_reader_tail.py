@@ -171,3 +171,13 @@ def test_unreadable_lines_are_counted(writer: Writer) -> None:
 def test_log_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"app\.jsonl"):
         reader.Follower(tmp_path / "app.jsonl").start()
+
+
+def test_file_that_was_replaced_by_one_of_the_same_size_is_read_from_its_beginning(writer: Writer) -> None:
+    writer.write(message="old")
+    size = writer.path.stat().st_size
+    follower = reader.Follower(writer.path)
+    follower.start()
+    line = writer.line(message="new")
+    writer.path.write_bytes(line[:-2] + b" " * (size - len(line)) + line[-2:])
+    assert texts(follower.poll()) == ["new"]

@@ -454,3 +454,17 @@ def test_fields_of_wrong_types_lose_no_line(path: Path) -> None:
 def test_every_line_is_counted_once_whatever_the_damage(path: Path) -> None:
     rotated_log(path)
     assert sum(line_count(file) for file in path.parent.iterdir()) == sum(1 for _ in reader.records(path))
+
+
+def test_writer_that_moved_to_another_path_is_complete(path: Path) -> None:
+    writer = Writer(path.with_name("app.aaaaaaaa.jsonl"))
+    writer.open_segment(owner=False)
+    writer.write()
+    rotated = writer.rotate(1)
+    writer.path.unlink()
+    writer.path, writer.previous, writer.seq = path, rotated.name, writer.seq - 1
+    writer.open_segment()
+    writer.write()
+    writer.close()
+    report = reader.verify(path)
+    assert (report.ok, report.segments, report.findings) == (True, 2, [])

@@ -4,7 +4,7 @@ import collections
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,14 @@ def test_poison_in_bound_fields_raises_nothing_and_makes_a_valid_line(channel: C
     assert channel.log.bind(bad=MARKED[name](), after=1).info("poison", own=2)
     (line,) = channel.new_lines()
     assert (line["after"], line["own"]) == (1, 2)
+
+
+def test_line_with_a_bound_value_that_was_replaced_is_marked_and_counted(channel: Channel) -> None:
+    log = channel.log.bind(bad=NAN)
+    log.info("poison")
+    log.info("poison", own=1)
+    assert [list(line["log_degraded"]) for line in channel.new_lines()] == [["bad"], ["bad"]]
+    assert channel.log.stats().degraded == 2
 
 
 @pytest.mark.parametrize("name", [name for name in MARKED if name != "unset"])  # an UNSET field is not there at all
@@ -293,8 +301,8 @@ def test_names_that_become_the_same_text_are_all_kept(channel: Channel) -> None:
 # -- size --------------------------------------------------------------------------------------------------------------
 
 LIMIT = 4096
-ROOM = 1024
-"""What a line may take beyond the limit: envelope, marks and previews."""
+ROOM = 4096
+"""What a line may take beyond the limit: envelope, marks and previews of what was cut."""
 LONG = "x" * 100_000
 
 
@@ -311,9 +319,8 @@ OVERSIZE: dict[str, Callable[[Log], object]] = {
     "all values together": lambda log: log.info("m", **{f"f{number}": "x" * 1000 for number in range(20)}),
     "message": lambda log: log.info(LONG),
     "formatted message": lambda log: log.info("%s", LONG),
-    "message and value, each within it": lambda log: log.info("x" * 4000, value="y" * 4000),
+    "message and value, each within it": lambda log: log.info("x" * 4000, value="y" * 4000, more="z" * 1000),
     "message of wide characters": lambda log: log.info("\N{SNOWMAN}" * 3000),
-    "very many fields": lambda log: log.info("m", **{f"f{number}": number for number in range(3000)}),
     "name": lambda log: log.info("m", **{LONG: 1}),
     "name of a key": lambda log: log.info("m", value={LONG: 1}),
     "error message and notes": lambda log: log.info("m", exc_info=long_error()),
@@ -356,6 +363,15 @@ def test_strings_cut_because_they_are_too_large_together_begin_as_they_did(
     log.close()
     (line,) = user_lines(log_path)
     assert (line["one"][:6], line["two"][:6]) == ("beginx", "beginy")
+
+
+def test_cutting_never_makes_a_line_longer(opened: Callable[..., Log], log_path: Path) -> None:
+    fields = {f"f{number}": number for number in range(3000)}
+    log = opened(max_record_bytes=LIMIT)
+    log.info("m", **fields)
+    log.close()
+    (line,) = user_lines(log_path)
+    assert len(json.dumps(line)) < len(json.dumps(fields)) + ROOM
 
 
 def test_small_fields_survive_beside_a_large_one(opened: Callable[..., Log], log_path: Path) -> None:
@@ -601,7 +617,7 @@ def test_any_value_in_a_typed_event_makes_exactly_one_valid_line(channel: Channe
 @ENOUGH
 @given(message=st.text(st.characters()), fields=st.dictionaries(ANY_TEXT, JSON_VALUES, max_size=3))
 def test_any_bound_fields_make_exactly_one_valid_line(channel: Channel, message: str, fields: dict[str, Any]) -> None:
-    assert channel.log.bind(**{name: value for name, value in fields.items() if name != "self"}).info(message)
+    assert channel.log.bind(**fields).info(message)
     assert len(channel.new_lines()) == 1
 
 

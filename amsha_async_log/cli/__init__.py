@@ -12,7 +12,7 @@ import typer
 
 from ..exceptions import AmshaLogError, MissingExtraError
 from ._executions import run_ls, run_show
-from ._render import printable
+from ._render import complain
 from ._tail import run_tail
 from ._verify import run_verify
 
@@ -122,16 +122,16 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"amsha-log: {printable(' '.join(message.split()))}", file=sys.stderr)
+    complain(" ".join(message.split()))
     return USAGE_ERROR_CODE
 
 
 def _prepare_streams() -> None:
     """Output must neither fail for a character the terminal's encoding lacks nor for a stream closed at the start."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -1,6 +1,5 @@
 """`amsha-log ls` and `amsha-log show`: the executions in a log, and everything about one of them."""
 
-import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
@@ -13,6 +12,7 @@ from .. import reader
 from ._render import (
     STATUS_STYLES,
     clock_time,
+    complain,
     counted,
     executions_table,
     new_console,
@@ -43,7 +43,7 @@ def run_ls(paths: Iterable[str], *, json: bool) -> int:
         elif executions:
             new_console().print(executions_table(executions))
         else:
-            print("no executions")
+            new_console().print("no executions")
     return 0
 
 
@@ -53,7 +53,7 @@ def run_show(execution_id: str, paths: Iterable[str], *, json: bool) -> int:
     detail = reader.detail(execution_id, *paths)
     if detail is None:
         known = [execution.execution_id for execution in reader.executions(*paths)]
-        print(f"amsha-log: {_not_found(execution_id, known)}", file=sys.stderr)
+        complain(_not_found(execution_id, known))
         return 1
     with quiet_pipe():
         if json:
@@ -66,8 +66,8 @@ def run_show(execution_id: str, paths: Iterable[str], *, json: bool) -> int:
 def _not_found(wanted: str, known: list[str]) -> str:
     containing = [name for name in known if wanted and wanted in name]
     near = list(dict.fromkeys([*containing, *get_close_matches(wanted, known, _NEAR)]))[:_NEAR]
-    hint = f"; did you mean {' or '.join(map(printable, near))}?" if near else ", and none like it"
-    return f"no execution {printable(wanted)}{hint}"
+    hint = f"; did you mean {' or '.join(near)}?" if near else ", and none like it"
+    return f"no execution {wanted}{hint}"
 
 
 def _print_detail(console: Console, detail: reader.Detail) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "STATUS_STYLES",
     "ExecutionsTable",
     "clock_time",
+    "complain",
     "counted",
     "executions_table",
     "new_console",
@@ -89,6 +90,11 @@ def _json(value: object) -> bytes:
         return msgspec.json.encode(value)
     except OverflowError:  # an integer of more than 64 bits, which JSON allows
         return json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode()
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"amsha-log: {printable(message)}\n")
 
 
 # -- text -------------------------------------------------------------------------------------------------------------

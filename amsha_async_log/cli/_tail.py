@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from ..reader import Follower
-from ._render import new_console, quiet_pipe, record_text, write_json
+from ._render import complain, counted, new_console, quiet_pipe, record_text, write_json
 
 __all__ = ["run_tail"]
 
@@ -31,11 +31,8 @@ def run_tail(
     except KeyboardInterrupt:
         pass  # how a user ends following: nothing is wrong
     if follower.unreadable and not json:
-        number = follower.unreadable
-        print(
-            f"amsha-log: {number} unreadable line{'s' * (number > 1)} passed over, see amsha-log verify",
-            file=sys.stderr,
-        )
+        skipped = counted(follower.unreadable, "unreadable line")
+        complain(f"{skipped} passed over, see amsha-log verify")
     return 0
 
 

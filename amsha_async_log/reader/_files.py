@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from glob import glob, has_magic
 from pathlib import Path
@@ -25,6 +25,7 @@ _UNFINISHED: Final = (".tmp", ".part", ".lock")
 _BESIDE: Final = re.compile(r"(?P<stem>.+)\.(?P<writer>[a-z0-9]{8})")
 _HANDLES: Final = 256  # files kept open at once, so that rotation and retention cannot pull them away
 _FIRST_LINES: Final = 64 * 1024  # bytes looked at to learn who wrote a file
+_LISTINGS: Final = 3  # a file that is renamed while its directory is listed may show under neither name
 _SETTLE_TRIES: Final = 10
 _SETTLE_PAUSE_S: Final = 0.005
 _JUST_NOW_S: Final = 1.0
@@ -64,10 +65,11 @@ def _default_paths() -> list[str]:
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
         return _search(path)
-    family = _family(path)
-    if family:
-        return family
-    matches = [Path(match) for match in glob(str(path), recursive=True)] if has_magic(str(path)) else []  # noqa: PTH207 - a pattern may be absolute
+    for _ in range(_LISTINGS):
+        family = _family(path)
+        if family:
+            return family
+    matches = [Path(match) for match in glob(str(path), recursive=True)] if has_magic(str(path)) else []
     if not matches:
         message = f"cannot read {path}: no such file or directory"
         raise ReadError(message)
@@ -135,7 +137,7 @@ def _first_writer(files: Iterable[Path]) -> str | None:
 
 
 @contextmanager
-def snapshot(paths: Paths, find: Callable[[Paths], list[Path]] = find_files) -> Iterator[list[Lane]]:
+def snapshot(paths: Paths) -> Iterator[list[Lane]]:
     """The lanes as they are at one moment, also while their writers write, rotate and delete.
 
     The files of running writers are held open, and read up to the size they had. Raises `ReadError` as `find_files`
@@ -144,31 +146,38 @@ def snapshot(paths: Paths, find: Callable[[Paths], list[Path]] = find_files) -> 
     paths = list(paths)
     lanes: list[Lane] = []
     try:
-        for _ in range(_SETTLE_TRIES):
+        for tries_left in reversed(range(_SETTLE_TRIES)):
             _release(lanes)
-            files = find(paths)
+            files = find_files(paths)
             lanes = lanes_of(files)
-            if not _hold(lanes) or find(paths) != files:
-                continue  # something was rotated between listing the files and opening them
-            if not any(map(_is_between_segments, lanes)):
-                break
-            time.sleep(_SETTLE_PAUSE_S)
+            if _hold(lanes, spare_new=tries_left > 0) and find_files(paths) == files:
+                break  # nothing was rotated between listing the files and opening them
+            time.sleep(_SETTLE_PAUSE_S if tries_left else 0)
         yield lanes
     finally:
         _release(lanes)
 
 
-def _hold(lanes: list[Lane]) -> bool:
-    """Open what writers hold locked. False: a file is gone already, list again."""
+def _hold(lanes: list[Lane], *, spare_new: bool) -> bool:
+    """Open what writers hold locked. False: some writer is just going from one file to the next, look again.
+
+    Looking at a lock can keep a writer from getting it. With `spare_new` files that were made just now are left alone.
+    """
     handles = 0
+    settled = True
     for lane in lanes:
         active = lane.files[-1]
         try:
             active.hold()
             if active.handle is None:
                 continue
+            status = os.fstat(active.handle.fileno())
+            recent = time.time() - status.st_ctime < _JUST_NOW_S
+            if spare_new and recent and not status.st_size:
+                return False
             active.running = is_locked(active.handle.fileno())
             if not active.running:
+                settled = settled and not (recent and active.name.stamp)  # the next file is not there yet
                 active.release()
                 active.size = None
                 continue
@@ -180,19 +189,7 @@ def _hold(lanes: list[Lane]) -> bool:
                     handles += 1
         except FileNotFoundError:
             return False
-    return True
-
-
-def _is_between_segments(lane: Lane) -> bool:
-    """Whether its writer has perhaps just given up one file and not yet locked the next: then it only seems dead."""
-    last = lane.files[-1]
-    if last.running is not False or last.path.suffix in COMPRESSED:
-        return False
-    try:
-        status = last.path.stat()
-    except FileNotFoundError:
-        return True
-    return (bool(last.name.stamp) or not status.st_size) and time.time() - status.st_ctime < _JUST_NOW_S
+    return settled
 
 
 def _release(lanes: list[Lane]) -> None:

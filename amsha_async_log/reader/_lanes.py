@@ -56,7 +56,7 @@ def plain_name(name: str) -> str:
 class LogFile:
     """One file of a lane. `handle` and `size` are set while it is held open; `size` is then where reading ends."""
 
-    __slots__ = ("handle", "name", "path", "running", "size")
+    __slots__ = ("gone", "handle", "name", "path", "running", "size")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,6 +65,8 @@ class LogFile:
         """A writer holds the lock on it; None where that cannot be known."""
         self.handle: BinaryIO | None = None
         self.size: int | None = None
+        self.gone = False
+        """It was not there any more when it was to be read."""
 
     def lines(self) -> Iterator[RawLine]:
         """The file's lines; none when retention took it away meanwhile. Raises `ReadError` when it cannot be read."""
@@ -73,6 +75,7 @@ class LogFile:
         except FileNotFoundError:
             compressed = self.path.with_name(self.path.name + ".gz")
             if not compressed.exists():
+                self.gone = True
                 return
             stream = open_file(compressed)
         with stream as opened:

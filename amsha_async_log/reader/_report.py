@@ -96,7 +96,7 @@ class Findings:
         self._close()
         self._add(finding)
 
-    def add_line(self, kind: str, what: str, file: str, line: int, writer: str | None, seq: int | None) -> None:  # noqa: PLR0913, PLR0917
+    def add_line(self, kind: str, what: str, file: str, line: int, writer: str | None, seq: int | None) -> None:
         """Add a bad line; `what` says what is wrong with it, as in "line 3 `what`"."""
         now = self._stretch
         if (
@@ -138,7 +138,7 @@ class Findings:
         """Take over what another one collected."""
         for finding in other.listed:
             self.add(finding)
-        self._unlisted += other._unlisted  # noqa: SLF001
+        self._unlisted += other._unlisted
 
     @property
     def listed(self) -> list[Finding]:

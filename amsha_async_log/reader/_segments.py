@@ -83,7 +83,7 @@ class WriterState:
         """In the order they stand in the files."""
         self.records = 0
         self.latest: tuple[int, Place] | None = None
-        """The last line read, by which the next one is in order or not."""
+        """The last line read in this lane, by which the next one is in order or not."""
         self.closed_at: int | None = None
         """`seq` of its `log.closed`."""
         self.dropped = self.refused = 0

@@ -45,8 +45,8 @@ class _Verification:
                 where = ", ".join(str(path) for path in paths) or "the default log directory"
                 message = f"no log file in {where}"
                 raise ReadError(message)
-            self._there = {_plain(file.path) for file in files}
             ours = {id(lane) for lane in lanes if self._check_lane(lane)}
+            self._there = {_plain(file.path) for file in files if not file.gone}
         for lane, check, name in self._not_ours:
             if id(lane) in ours or not ours:
                 self._count_bad(check)
@@ -58,6 +58,8 @@ class _Verification:
 
     def _check_lane(self, lane: Lane) -> bool:
         """Go through the files of a lane; True when a line of the log is among theirs."""
+        for writer in self._counts.writers.values():
+            writer.latest = None  # a writer whose path was taken for a while has segments in two lanes
         last_writer = None
         for file in lane.files:
             check = FileCheck(file, self._counts)
