@@ -301,9 +301,8 @@ class Batcher:
         self.sink_ok = False
         self.sink_error = _said(error)
         self._queue.lending.suspended = True
-        _tell(
-            f"cannot write {self._writer.path or 'the log'}: {self.sink_error}; records wait in memory, then are refused"
-        )
+        where = self._writer.path or "the log"
+        _tell(f"cannot write {where}: {self.sink_error}; records wait in memory, then are refused")
 
     def _note_recovery(self, error: OSError, since: float, attempts: int) -> None:
         self.sink_ok = True

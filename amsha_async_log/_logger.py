@@ -176,10 +176,12 @@ def _plain_call(level: str) -> Callable[..., bool]:
         scope = current()
         if self._bound is not None:
             scope = scope.under(self._bound)
-        if args or type(message) is not str or not scope.keys.isdisjoint(fields):
+        if args or type(message) is not str:
             return self._put_rare(source, scope, message, args, fields)
         if fields:
             try:
+                if not scope.keys.isdisjoint(fields):
+                    return self._put_rare(source, scope, message, args, fields)
                 body = encode(fields)
                 if body.find(b"null") >= 0 and hides_not_finite(body, fields):
                     return self._put_rare(source, scope, message, args, fields)

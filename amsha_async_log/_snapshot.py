@@ -67,7 +67,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 encode: Final = _ENCODER.encode
 """Any object to JSON bytes. Raises whatever msgspec does; writes NaN and infinities as null."""
 
-_TEXT: Final = re.compile(rb'"(?:[^"\\\\]|\\\\.)*"')
+_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _LISTS: Final = (list, tuple, set, frozenset, deque)
 _KEPT: Final = (str, int, float, bool, type(None))
 
@@ -139,7 +139,7 @@ def degrade(
 
 
 def encode_values(fields: Mapping[str, object], limit: int) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Each value of `fields` encoded by itself, and why some were replaced. Names that are the envelope's are changed."""
+    """Each value of `fields` encoded by itself, and why some were replaced. Names of the envelope are changed."""
     return _encode_all(fields, limit)
 
 
@@ -476,14 +476,11 @@ def _trace(error: BaseException, seen: set[int], depth: int, most: int) -> dict[
         trace["notes"] = [shorten_text(text, most) for text in texts]
     trace["frames"] = _frames(_TRACEBACK(error))
     cause = _CAUSE(error)
-    if cause is None and _SUPPRESS(error):
-        linked = None
-    else:
-        linked = _CONTEXT(error) if cause is None else cause
+    linked = _CONTEXT(error) if cause is None and not _SUPPRESS(error) else cause
     if linked is not None and id(linked) not in seen and depth < MAX_CHAIN:
         trace["context" if cause is None else "cause"] = _trace(linked, seen, depth + 1, most)
     if issubclass(type(error), BaseExceptionGroup) and depth < MAX_CHAIN:
-        members = BaseExceptionGroup.exceptions.__get__(error)  # type: ignore[attr-defined]
+        members = BaseExceptionGroup.exceptions.__get__(error)
         shown = [member for member in members[:MAX_FRAMES] if id(member) not in seen]
         trace["exceptions"] = [_trace(member, seen, depth + 1, most) for member in shown]
         if len(members) > len(shown):

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from .records import Totals
+from .records import LEVELS, Totals
 
 __all__ = ["REASONS", "CloseReport", "Ledger", "LedgerView", "Stats"]
 
@@ -92,7 +92,8 @@ class Ledger:
     """Counters by level and reason.
 
     `refused` and `degraded` are counted by the calling threads: an in-place add on a dict item holds the GIL from
-    load to store on CPython 3.11-3.13, hence needs no lock. Everything else belongs to the log's own thread.
+    load to store on CPython 3.11-3.13, hence needs no lock; every item is there from the start, since a missing one
+    would be made by Python code. Everything else belongs to the log's own thread.
     """
 
     def __init__(self) -> None:
@@ -104,8 +105,8 @@ class Ledger:
         self.written: Counter[str] = Counter()
         self.dropped: Counts = {}
         self.failed: Counts = {}
-        self.refused: Counts = {reason: Counter() for reason in REASONS}
-        self.degraded: Counter[str] = Counter()
+        self.refused: Counts = {reason: Counter(dict.fromkeys(LEVELS, 0)) for reason in REASONS}
+        self.degraded: Counter[str] = Counter(dict.fromkeys(LEVELS, 0))
         self.own_lines = 0
 
     def drop(self, reason: str, levels: Iterable[str]) -> None:
@@ -186,14 +187,16 @@ class LedgerView:
                 "failed": failed[level],
                 "queued": self.accepted[level] - self.written[level] - dropped[level] - failed[level],
             }
-            for level in sorted({*self.accepted, *refused})
+            for level in LEVELS
+            if self.accepted[level] or refused[level]
         }
 
     def by_reason(self) -> dict[str, dict[str, int]]:
         """Reason to level to records refused or lost, without zeros."""
         table: dict[str, dict[str, int]] = {}
         for (reason, level), number in self.losses().items():
-            table.setdefault(reason, {})[level] = number
+            if number:
+                table.setdefault(reason, {})[level] = number
         return table
 
 

@@ -182,6 +182,6 @@ def _is_failure(error: BaseException) -> bool:
     """Cancellations, interrupts and exits are not failures; a group is one if it holds any."""
     kind = type(error)  # not isinstance, which asks the exception
     if issubclass(kind, BaseExceptionGroup):
-        members = BaseExceptionGroup.exceptions.__get__(error)  # type: ignore[attr-defined]
+        members = BaseExceptionGroup.exceptions.__get__(error)
         return any(_is_failure(member) for member in members)
     return issubclass(kind, Exception)

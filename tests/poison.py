@@ -4,7 +4,7 @@ import array
 import collections
 import contextlib
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -37,7 +37,7 @@ class RaisingStr:
 
 
 class RaisingEq:
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __eq__(self, other: object) -> bool:
         raise ValueError("eq")
@@ -83,7 +83,7 @@ class RecursiveRepr:
 
 class ReprNotStr:
     def __repr__(self) -> str:
-        return 5  # type: ignore[return-value]
+        return 5
 
 
 class SurrogateRepr:
@@ -101,7 +101,7 @@ def lying(as_type: type) -> object:
 
     class Liar:
         @property
-        def __class__(self) -> type:  # type: ignore[override]
+        def __class__(self) -> type:
             return as_type
 
     return Liar()
@@ -109,7 +109,7 @@ def lying(as_type: type) -> object:
 
 class RaisingClass:
     @property
-    def __class__(self) -> type:  # type: ignore[override]
+    def __class__(self) -> type:
         raise ValueError("class")
 
 
@@ -245,8 +245,8 @@ class RaisingError(Exception):
         raise ValueError("str of an exception")
 
 
-class RaisingZone(datetime.tzinfo):
-    def utcoffset(self, moment: datetime.datetime | None) -> datetime.timedelta:
+class RaisingZone(dt.tzinfo):
+    def utcoffset(self, moment: dt.datetime | None) -> dt.timedelta:
         raise ValueError("utcoffset")
 
 
@@ -389,7 +389,7 @@ MARKED: dict[str, Callable[[], Any]] = {
     "array": lambda: array.array("d", [1.0]),
     "namespace": lambda: types.SimpleNamespace(a=1),
     "exception with raising str": RaisingError,
-    "datetime in a raising zone": lambda: datetime.datetime(2026, 1, 1, tzinfo=RaisingZone()),
+    "datetime in a raising zone": lambda: dt.datetime(2026, 1, 1, tzinfo=RaisingZone()),
     "lock": threading.Lock,
     "weird array": lambda: ArrayLike([Plain()]),
     "array with a nan": lambda: ArrayLike([NAN]),
@@ -435,8 +435,8 @@ KEPT: dict[str, tuple[Callable[[], Any], Any]] = {
     "attrs": (lambda: Attrs(None), {"value": None}),
     "struct": (lambda: Record((1,)), {"value": [1]}),
     "path": (lambda: pathlib.PurePosixPath("/a/b"), "/a/b"),
-    "datetime": (lambda: datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), "2026-01-02T00:00:00Z"),
-    "date": (lambda: datetime.date(2026, 1, 2), "2026-01-02"),
+    "datetime": (lambda: dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "2026-01-02T00:00:00Z"),
+    "date": (lambda: dt.date(2026, 1, 2), "2026-01-02"),
     "decimal": (lambda: decimal.Decimal("1.10"), "1.10"),
     "decimal that is not a number": (lambda: decimal.Decimal("NaN"), "NaN"),
     "uuid": (lambda: uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),

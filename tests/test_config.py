@@ -80,7 +80,7 @@ def test_defaults_and_parts_to_come_are_all_the_options_there_are() -> None:
 def test_configuration_is_frozen() -> None:
     config = build_config({}, {})
     with pytest.raises(AttributeError):
-        config.level = "DEBUG"  # type: ignore[misc]
+        config.level = "DEBUG"
 
 
 def test_log_shows_the_configuration_it_runs_with(opened: Callable[..., Log], log_path: Path) -> None:

@@ -77,7 +77,9 @@ def test_any_line_prints_as_one_line_without_control_characters(message: str, fi
     assert not [c for c in text[:-1] if ord(c) < 32 or 127 <= ord(c) < 160]
 
 
-@pytest.mark.parametrize("event", ["log.segment_opened", "log.opened", "log.closed", "log.segment_closed", "log.recovered"])
+@pytest.mark.parametrize(
+    "event", ["log.segment_opened", "log.opened", "log.closed", "log.segment_closed", "log.recovered"]
+)
 def test_own_events_are_hidden(event: str) -> None:
     assert format_line(line_of("own", event)) == ""
 

@@ -64,7 +64,7 @@ def test_true_takes_the_exception_being_handled(lines_of: LinesOf) -> None:
         try:
             fail()
         except ValueError:
-            return log.error("failed", exc_info=True)
+            return log.error("failed", exc_info=True)  # noqa: G201
 
     (line,) = lines_of(write)
     assert (line["error_type"], line["error_message"]) == ("ValueError", "why")
@@ -82,7 +82,7 @@ def test_exception_method_takes_the_exception_being_handled_at_level_error(lines
 
 
 def test_exception_method_takes_the_exception_given(lines_of: LinesOf) -> None:
-    (line,) = lines_of(lambda log: log.exception("failed", exc_info=KeyError("k")))
+    (line,) = lines_of(lambda log: log.exception("failed", exc_info=KeyError("k")))  # noqa: LOG004
     assert line["error_type"] == "KeyError"
 
 
@@ -147,7 +147,7 @@ def test_frame_of_a_method_has_its_qualified_name(line_of: LineOf) -> None:
 
 def test_frame_without_source_has_no_code_line(line_of: LineOf) -> None:
     compiled = compile("1 / 0", "<generated>", "exec")
-    frame = line_of(caught(lambda: exec(compiled, {})))["stacktrace"]["frames"][-1]  # noqa: S102
+    frame = line_of(caught(lambda: exec(compiled, {})))["stacktrace"]["frames"][-1]
     assert frame == {"file": "<generated>", "line": 1, "function": "<module>"}
 
 
@@ -155,7 +155,7 @@ def test_code_of_a_file_that_is_gone_is_left_out(line_of: LineOf, tmp_path: Path
     source = tmp_path / "gone.py"
     source.write_text("raise RuntimeError('x')\n")
     compiled = compile(source.read_text(), str(source), "exec")
-    error = caught(lambda: exec(compiled, {}))  # noqa: S102
+    error = caught(lambda: exec(compiled, {}))
     source.unlink()
     assert line_of(error)["stacktrace"]["frames"][-1] == {"file": str(source), "line": 1, "function": "<module>"}
 
@@ -165,13 +165,13 @@ def test_code_that_is_not_utf8_raises_nothing(line_of: LineOf, tmp_path: Path) -
     source.write_bytes(b"# coding: latin-1\nraise RuntimeError('\xe9')\n")
     compiled = compile(source.read_bytes(), str(source), "exec")
     source.write_bytes(b"# \xff\xfe\nraise RuntimeError('\xe9')\n")
-    error = caught(lambda: exec(compiled, {}))  # noqa: S102
+    error = caught(lambda: exec(compiled, {}))
     assert line_of(error)["error_type"] == "RuntimeError"
 
 
 def test_file_name_with_a_lone_surrogate_makes_a_valid_line(line_of: LineOf) -> None:
     compiled = compile("1 / 0", "caf\udce9.py", "exec")
-    frame = line_of(caught(lambda: exec(compiled, {})))["stacktrace"]["frames"][-1]  # noqa: S102
+    frame = line_of(caught(lambda: exec(compiled, {})))["stacktrace"]["frames"][-1]
     assert frame["file"] == "caf\\udce9.py"
 
 
@@ -185,7 +185,7 @@ def test_notes_are_kept(line_of: LineOf) -> None:
 @pytest.mark.parametrize("notes", [None, 5, ["text", 5, None, "\ud800"], "text", []])
 def test_odd_notes_raise_nothing(line_of: LineOf, notes: Any) -> None:
     error = caught(fail)
-    error.__notes__ = notes  # type: ignore[attr-defined]
+    error.__notes__ = notes
     assert line_of(error)["error_type"] == "ValueError"
 
 
@@ -222,7 +222,7 @@ def raise_in_context() -> None:
     try:
         fail("first")
     except ValueError:
-        raise RuntimeError("second")  # noqa: B904
+        raise RuntimeError("second")
 
 
 def raise_from_none() -> None:
@@ -289,7 +289,7 @@ def test_long_chain_is_bounded(line_of: LineOf) -> None:
 
 
 def test_group_has_its_exceptions_nested(line_of: LineOf) -> None:
-    inner = ExceptionGroup("inner", [caught(fail), TypeError("t")])  # type: ignore[list-item]
+    inner = ExceptionGroup("inner", [caught(fail), TypeError("t")])
     trace = line_of(ExceptionGroup("outer", [inner, KeyError("k")]))["stacktrace"]
     assert trace["type"] == "ExceptionGroup"
     assert [each["type"] for each in trace["exceptions"]] == ["ExceptionGroup", "KeyError"]
@@ -325,7 +325,7 @@ def test_wide_group_is_bounded_and_says_how_much_is_left_out(line_of: LineOf) ->
 
 def test_same_exception_twice_in_a_group_is_shown_once_in_full(line_of: LineOf) -> None:
     error = caught(fail)
-    trace = line_of(ExceptionGroup("twice", [error, error]))["stacktrace"]  # type: ignore[list-item]
+    trace = line_of(ExceptionGroup("twice", [error, error]))["stacktrace"]
     assert [each["type"] for each in trace["exceptions"]][:1] == ["ValueError"]
 
 
@@ -375,7 +375,7 @@ class RaisingStr(Exception):
 
 class StrIsNoStr(Exception):
     def __str__(self) -> str:
-        return 5  # type: ignore[return-value]
+        return 5  # noqa: PLE0307
 
 
 class RaisingNotes(Exception):
@@ -386,13 +386,13 @@ class RaisingNotes(Exception):
 
 class RaisingCause(Exception):
     @property
-    def __cause__(self) -> None:  # type: ignore[override]
+    def __cause__(self) -> None:
         raise RuntimeError("in cause")
 
 
 class RaisingTraceback(Exception):
     @property
-    def __traceback__(self) -> None:  # type: ignore[override]
+    def __traceback__(self) -> None:
         raise RuntimeError("in traceback")
 
 
@@ -504,7 +504,7 @@ def test_call_opens_no_file_and_the_code_lines_are_there_all_the_same(log_path: 
 def test_code_line_comes_from_the_module_loader_where_there_is_no_file(line_of: LineOf) -> None:
     source = "def crash():\n    return missing_name\n"
     namespace: dict[str, Any] = {"__name__": "made", "__loader__": Loader(source)}
-    exec(compile(source, "/nowhere/made.py", "exec"), namespace)  # noqa: S102
+    exec(compile(source, "/nowhere/made.py", "exec"), namespace)
     assert line_of(caught(namespace["crash"]))["stacktrace"]["frames"][-1]["code"] == "return missing_name"
 
 
@@ -526,7 +526,7 @@ class RaisingLoader:
 def test_loader_that_raises_costs_the_code_line_only(opened: Callable[..., Log], log_path: Path) -> None:
     source = "def crash():\n    return missing_name\n"
     namespace: dict[str, Any] = {"__name__": "made", "__loader__": RaisingLoader()}
-    exec(compile(source, "/nowhere/raising.py", "exec"), namespace)  # noqa: S102
+    exec(compile(source, "/nowhere/raising.py", "exec"), namespace)
     log = opened()
     log.info("before")
     log.error("failed", exc_info=caught(namespace["crash"]))

@@ -154,7 +154,9 @@ def test_cancellation_interrupt_and_exit_are_no_failures(log: Log, lines: Lines,
     ],
     ids=["failure", "mixed", "nested", "cancellations"],
 )
-def test_group_is_a_failure_if_it_holds_one(log: Log, lines: Lines, group: BaseExceptionGroup[Any], status: str) -> None:
+def test_group_is_a_failure_if_it_holds_one(
+    log: Log, lines: Lines, group: BaseExceptionGroup[Any], status: str
+) -> None:
     with pytest.raises(BaseExceptionGroup), log.execution("crew"):
         raise group
     assert lines()[1]["status"] == status
@@ -737,7 +739,7 @@ def test_generator_closed_while_it_is_in_an_execution_writes_its_end(log: Log, l
 
     generator = produce()
     next(generator)
-    generator.close()  # type: ignore[attr-defined]
+    generator.close()
     end = lines()[1]
     assert (end["event"], end["error_type"]) == ("execution.cancelled", "GeneratorExit")
 

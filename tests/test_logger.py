@@ -183,7 +183,15 @@ def test_arguments_are_percent_formatted(
 
 @pytest.mark.parametrize(
     ("message", "arguments"),
-    [("%d", ("x",)), ("%s", (1, 2)), ("%s %s", (1,)), ("%(a)s", (1,)), ("%(b)s", ({"a": 1},)), ("%", (1,)), ("no", (1,))],
+    [
+        ("%d", ("x",)),
+        ("%s", (1, 2)),
+        ("%s %s", (1,)),
+        ("%(a)s", (1,)),
+        ("%(b)s", ({"a": 1},)),
+        ("%", (1,)),
+        ("no", (1,)),
+    ],
 )
 def test_wrong_arguments_keep_the_message_and_mark_the_line(
     opened: Callable[..., Log], log_path: Path, message: str, arguments: tuple[Any, ...]
@@ -229,7 +237,7 @@ def test_extra_is_not_changed(opened: Callable[..., Log]) -> None:
 
 def test_extra_that_is_no_mapping_is_not_lost_silently(opened: Callable[..., Log], log_path: Path) -> None:
     log = opened()
-    assert log.info("message", extra=["said"], a=1)  # type: ignore[arg-type]
+    assert log.info("message", extra=["said"], a=1)
     line = only_line(log, log_path)
     assert "said" in str(line) or "extra" in line["log_degraded"]
     assert line["a"] == 1
@@ -436,7 +444,9 @@ def test_bind_never_raises(log: Log, fields: dict[str, Any]) -> None:
     assert log.bind(**fields).info("message", a=1)
 
 
-def test_field_names_whose_comparison_raises_do_not_reach_the_caller(opened: Callable[..., Log], log_path: Path) -> None:
+def test_field_names_whose_comparison_raises_do_not_reach_the_caller(
+    opened: Callable[..., Log], log_path: Path
+) -> None:
     class Name(str):
         __slots__ = ()
         __hash__ = str.__hash__

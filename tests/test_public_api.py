@@ -56,13 +56,13 @@ def test_every_name_offered_is_there(name: str) -> None:
 
 def test_star_import_gives_exactly_the_names_offered() -> None:
     namespace: dict[str, object] = {}
-    exec("from amsha_async_log import *", namespace)  # noqa: S102
+    exec("from amsha_async_log import *", namespace)
     assert set(namespace) - {"__builtins__"} == PUBLIC
 
 
 def test_unknown_name_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'opne_log'"):
-        amsha_async_log.opne_log  # noqa: B018
+        amsha_async_log.opne_log
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -98,7 +98,9 @@ def test_importing_the_package_does_not_load(name: str) -> None:
 
 
 def test_getting_a_log_before_one_is_open_does_not_load_an_event_loop() -> None:
-    program = "import sys; from amsha_async_log import get_log; get_log().info('x', a=1); print('asyncio' in sys.modules)"
+    program = (
+        "import sys; from amsha_async_log import get_log; get_log().info('x', a=1); print('asyncio' in sys.modules)"
+    )
     assert run_python(program).stdout == "False\n"
 
 
