@@ -47,7 +47,7 @@ class Console:
             try:
                 stream.write("".join([format_line(line) for line in chunk.splitlines()]))
                 stream.flush()
-            except (OSError, ValueError, AttributeError):  # closed, full or absent: the file has the lines
+            except Exception:  # noqa: BLE001 - closed, full, absent or odd: the file has the lines
                 self.dropped += lines
 
 

@@ -63,6 +63,8 @@ class Scope:
 
     def without(self, names: frozenset[str]) -> "Scope":
         """This scope less the names that a call gives itself."""
+        if names.isdisjoint(self.fields):
+            return self
         merged = self._merged.get(names)
         if merged is None:
             kept = {name: value for name, value in self.fields.items() if name not in names}

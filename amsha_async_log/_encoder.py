@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ._queue import Record, Source
-from ._snapshot import LateBody, clean_text, degrade_event, encode, hides_not_finite, mark_body
+from ._snapshot import LateBody, clean_text, degrade_event, encode, hides_not_finite_event, mark_body
 from .records import LEVELS, OWN_LOGGER
 
 __all__ = ["LineEncoder", "make_source"]
@@ -126,7 +126,8 @@ class LineEncoder:
         text = _lines(events)
         suspicious = b"null" in text
         for i, event, line in zip(at, events, text.split(b"\n"), strict=False):
-            if suspicious and b"null" in line and hides_not_finite(line, msgspec.structs.asdict(event)):
+            too_large = 0 < self._limit < len(line)
+            if too_large or (suspicious and b"null" in line and hides_not_finite_event(line, event)):
                 bodies[i] = self._degraded_event(records[i])
                 continue
             bodies[i] = body = line[records[i].source.cut :]

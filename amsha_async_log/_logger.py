@@ -105,17 +105,19 @@ class Core:
 class _Plan:
     """What is known of one type of event."""
 
-    __slots__ = ("cut", "event", "failure", "level", "lifecycle", "names", "pushed")
+    __slots__ = ("cut", "event", "failure", "level", "lifecycle", "names", "pushed", "tagged")
 
     def __init__(self, kind: type[Struct]) -> None:
         config = kind.__struct_config__
-        tagged = config.tag is not None and config.tag_field == "event" and not config.array_like
+        self.tagged = tagged = config.tag is not None and config.tag_field == "event"
         self.event = str(config.tag) if tagged else kind.__name__
         self.level = default_level(self.event)
-        self.cut = len(b'{"event":') + len(encode(config.tag)) if tagged else 0
+        self.cut = len(b'{"event":') + len(encode(config.tag)) if tagged and not config.array_like else 0
         self.lifecycle = self.event.startswith(("execution.", "step."))
         self.failure = self.event.endswith(".failed")
         self.names = frozenset(kind.__struct_encode_fields__)
+        if config.tag is not None and not tagged:
+            self.names |= {str(config.tag_field)}
         self.pushed = (
             not config.array_like
             and not self.failure
@@ -188,6 +190,8 @@ def _plain_call(level: str) -> Callable[..., bool]:
             except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
                 return self._put_rare(source, scope, message, args, fields)
             context = scope.open
+        elif scope.reasons:
+            return self._put_rare(source, scope, message, args, fields)
         else:
             body = b"{}"
             context = scope.closed
@@ -298,7 +302,7 @@ class Logger:
         """
         source = self._typed.get(type(event))
         if source is None or level is not None or fields:
-            return self._emit_rare(event, level, fields, None)
+            return self._emit_rare(event, level, fields, CURRENT.get())
         if self._gate.level > source.levelno:
             return False
         queue = self._queue
@@ -306,7 +310,7 @@ class Logger:
             return False
         scope = CURRENT.get()
         if self._bound is not None or not scope.ambient_only:
-            return self._emit_rare(event, level, fields, None)
+            return self._emit_rare(event, level, fields, scope)
         queue.bytes_in = waiting = queue.bytes_in + TYPED_SIZE
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, TYPED_SIZE):
             return False
@@ -368,7 +372,7 @@ class Logger:
             crew_name,
             execution_id=execution_id,
             parent_execution_id=parent_execution_id,
-            depends_on=tuple(depends_on),
+            depends_on=depends_on,
             inputs=inputs,
             attempt=attempt,
             max_retries=max_retries,
@@ -389,9 +393,11 @@ class Logger:
         """Fields as a scope keeps them, and why some had to be replaced."""
         return encode_values(fields, self._limit)
 
-    def emit_lifecycle(self, event: Struct, fields: Mapping[str, object], error: BaseException | None) -> bool:
-        """An event of an execution or step, with its exception if it failed."""
-        return self._emit_rare(event, None, fields, error)
+    def emit_lifecycle(
+        self, event: Struct, fields: Mapping[str, object], scope: Scope, error: BaseException | None
+    ) -> bool:
+        """An event of an execution or step, in its own scope, with its exception if it failed."""
+        return self._emit_rare(event, None, fields, scope, error)
 
     # -- what is rare ------------------------------------------------------------------------------------------------
 
@@ -403,10 +409,8 @@ class Logger:
             text, reason = _format(message, args)
             error = _exception(fields.pop("exc_info", None))
             extra = fields.pop("extra", None)
-            if isinstance(extra, Mapping):
-                fields = {**extra, **fields}
-            elif extra is not None:
-                fields = {"extra": extra, **fields}
+            if extra is not None:
+                fields = {**_extra(extra), **fields}
             if len(encode(clean_text(text))) > self._limit:
                 text, reason = shorten_text(text), f"too large: {len(text)}"
             return self._put_fields(source, scope, text, fields, error, {"message": reason} if reason else {})
@@ -414,7 +418,12 @@ class Logger:
             return self._queue.refuse(source, "unencodable")
 
     def _emit_rare(
-        self, event: Struct, level: str | int | None, fields: Mapping[str, object], error: BaseException | None
+        self,
+        event: Struct,
+        level: str | int | None,
+        fields: Mapping[str, object],
+        scope: Scope,
+        error: BaseException | None = None,
     ) -> bool:
         """An event that cannot go on the queue as it is."""
         source = self._sources[LEVELS["INFO"] // 10 - 1]
@@ -427,17 +436,18 @@ class Logger:
                 return False
             if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
                 return False
-            scope = CURRENT.get()
             if self._bound is not None:
                 scope = scope.under(self._bound)
             if not fields and error is None and scope.keys.isdisjoint(plan.names):
                 body = _try_encode(event)
-                if body and b"null" not in body and not needs_a_look(body, None, self._limit):
+                if body[:1] == b"{" and b"null" not in body and not needs_a_look(body, None, self._limit):
                     body = body[plan.cut :]
                     if len(body) <= len(b"{}"):
                         return self._put(source, scope.closed, None, b"{}", len(body))
                     return self._put(source, scope.open, None, body, len(body))
-            return self._put_fields(source, scope, None, {**event_fields(event, plan.cut), **fields}, error, {})
+            return self._put_fields(
+                source, scope, None, {**event_fields(event, tagged=plan.tagged), **fields}, error, {}
+            )
         except Exception:  # noqa: BLE001 - as above; not a Struct, for one
             return self._queue.refuse(source, "unencodable")
 
@@ -502,9 +512,9 @@ def _try_encode(event: Struct) -> bytes:
 
 def _level_name(level: object) -> str:
     """The name of a level; a number counts as the level at or below it, anything unknown as INFO."""
-    if isinstance(level, int):
+    if type(level) is int or type(level) is bool:
         return LEVEL_NAMES[min(max(level // 10 * 10, 10), 50)]
-    name = level.upper() if isinstance(level, str) else ""
+    name = level.upper() if type(level) is str else ""
     return name if name in LEVELS else "INFO"
 
 
@@ -523,9 +533,20 @@ def _format(message: object, args: tuple[object, ...]) -> tuple[str, str]:
         return f"{text} [{len(args)} arguments]", f"arguments do not fit: {describe_type(error)}"
 
 
+def _extra(extra: Any) -> dict[Any, object]:
+    """What `extra` holds; one that is no mapping, or cannot be read, is a field itself."""
+    try:
+        if issubclass(type(extra), Mapping):
+            return dict(extra)
+    except Exception:  # noqa: BLE001 - a user's mapping
+        return {"extra": extra}
+    return {"extra": extra}
+
+
 def _exception(exc_info: object) -> BaseException | None:
-    if isinstance(exc_info, BaseException):
-        return exc_info
-    if isinstance(exc_info, tuple):
-        return next((item for item in exc_info if isinstance(item, BaseException)), None)
-    return sys.exc_info()[1] if exc_info else None
+    kind = type(exc_info)  # not isinstance, which asks the value
+    if issubclass(kind, BaseException):
+        return exc_info  # type: ignore[return-value]
+    if kind is tuple:
+        return next((item for item in exc_info if issubclass(type(item), BaseException)), None)  # type: ignore[attr-defined]
+    return None if exc_info is None or exc_info is False else sys.exc_info()[1]

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -29,7 +30,7 @@ from ._encoder import LineEncoder
 from ._logger import Core, Logger
 from ._queue import RecordQueue
 from ._registry import OPEN_LOGS
-from ._stats import CloseReport, Ledger, Stats
+from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 from ._threads import DaemonExecutor, start_daemon
 from ._writer import SegmentWriter
 from .exceptions import ConfigError
@@ -195,18 +196,8 @@ class _Runtime:
         return await wrapped(*args, executor=self._executor)
 
     def _report(self, left: int, *, in_order: bool) -> CloseReport:
-        totals = self._queue.view().totals()
-        return CloseReport(
-            ok=in_order and not left and not totals.dropped and not totals.failed,
-            offered=totals.offered,
-            accepted=totals.accepted,
-            written=totals.written,
-            refused=totals.refused,
-            dropped=totals.dropped,
-            failed=totals.failed,
-            left_behind=left,
-            duration_seconds=time.monotonic() - self._stop_since,
-        )
+        took = time.monotonic() - self._stop_since
+        return make_report(self._queue.view(), ok=in_order, left_behind=left, duration_seconds=took)
 
     def _closing_report(self) -> LogClosed:
         report = self._report(0, in_order=True)
@@ -251,7 +242,8 @@ class _Runtime:
             crc32=segment.crc,
             totals=self._queue.ledger.view(self.batcher.unwritten()).totals(),
         )
-        return self.encoder.own_line(footer, time.time(), "segment closed")
+        line = self.encoder.own_line(footer, time.time(), "segment closed")[: -len(b"}\n")]
+        return b'%b,"line_crc32":%d}\n' % (line, zlib.crc32(line))
 
 
 class Log(Logger):
@@ -354,33 +346,26 @@ class Log(Logger):
 
     def stats(self) -> Stats:
         """The ledger and the gauges, at one moment."""
-        view = self._queue.view()
-        totals, lending, runtime = view.totals(), self._queue.lending, self._runtime
-        path = runtime.writer.path if runtime else None
-        return Stats(
-            offered=totals.offered,
-            accepted=totals.accepted,
-            refused=totals.refused,
-            written=totals.written,
-            dropped=totals.dropped,
-            failed=totals.failed,
-            queued=totals.queued,
-            degraded=totals.degraded,
-            by_level=view.by_level(),
-            by_reason=view.by_reason(),
-            own_lines=self._queue.ledger.own_lines,
-            queued_bytes=self._queue.bytes_in - self._queue.bytes_out,
-            lends=lending.count,
-            lend_longest_seconds=lending.longest_s,
-            lend_total_seconds=lending.total_s,
-            batches=runtime.batcher.batches if runtime else 0,
-            segments=runtime.writer.segments if runtime else 0,
-            sink_ok=runtime.batcher.sink_ok if runtime else True,
-            sink_error=runtime.batcher.sink_error if runtime else None,
-            console_dropped=runtime.console.dropped if runtime and runtime.console else 0,
-            path=None if path is None else str(path),
-            writer=runtime.writer_id if runtime else "",
-        )
+        queue, lending, runtime = self._queue, self._queue.lending, self._runtime
+        gauges: dict[str, Any] = {
+            "own_lines": queue.ledger.own_lines,
+            "queued_bytes": queue.bytes_in - queue.bytes_out,
+            "lends": lending.count,
+            "lend_longest_seconds": lending.longest_s,
+            "lend_total_seconds": lending.total_s,
+        }
+        if runtime is not None:
+            path = runtime.writer.path
+            gauges |= {
+                "batches": runtime.batcher.batches,
+                "segments": runtime.writer.segments,
+                "sink_ok": runtime.batcher.sink_ok,
+                "sink_error": runtime.batcher.sink_error,
+                "console_dropped": runtime.console.dropped if runtime.console else 0,
+                "path": None if path is None else str(path),
+                "writer": runtime.writer_id,
+            }
+        return make_stats(queue.view(), **gauges)
 
     def __enter__(self) -> Self:
         return self
@@ -411,8 +396,8 @@ class Log(Logger):
     def after_fork_in_child(self) -> None:
         """Forget what belongs to the parent: its records, counts, threads and file. The first call begins anew."""
         for runtime in self._runtimes.values():
-            if runtime.writer.fd is not None:
-                os.close(runtime.writer.fd)
+            for fd in runtime.writer.fds:
+                os.close(fd)
             _ABANDONED.append(runtime)
         self._runtimes.clear()
         self._queue.own_threads.clear()
@@ -469,18 +454,8 @@ class Log(Logger):
     def _closed(self) -> CloseReport:
         """The report, also where the runtime gave none; then the log is forgotten."""
         if self._report is None:
-            totals = self._queue.view().totals()
-            self._report = CloseReport(
-                ok=self._runtime is None and not totals.queued,  # a child that never logged
-                offered=totals.offered,
-                accepted=totals.accepted,
-                written=totals.written,
-                refused=totals.refused,
-                dropped=totals.dropped + totals.queued,
-                failed=totals.failed,
-                left_behind=totals.queued,
-                duration_seconds=0.0,
-            )
+            never_logged = self._runtime is None  # as many a forked child
+            self._report = make_report(self._queue.view(), ok=never_logged, left_behind=0, duration_seconds=0.0)
         if self in OPEN_LOGS:
             OPEN_LOGS.remove(self)
             _exit.release_sigterm()

@@ -2,9 +2,10 @@
 
 from typing import Any, Protocol
 
+from ._config import level_number
 from ._logger import Core, Logger
 from ._queue import RecordQueue
-from ._stats import CloseReport, Ledger
+from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 
 __all__ = ["OPEN_LOGS", "LogProxy", "OpenLog", "get_log"]
 
@@ -28,19 +29,45 @@ OPEN_LOGS: list[Any] = []
 class _NoLog(Logger):
     """Keeps nothing, accepts nothing, needs no closing. What `get_log()` means before a log is open."""
 
+    __slots__ = ()
+
     def __init__(self) -> None:
         queue = RecordQueue(Ledger(), max_size=1, max_bytes=1, block=False, wake=lambda: None)
         queue.close()
         super().__init__(Core(queue, _ABOVE_ALL, 0, "amsha"), "amsha")
 
+    @property
+    def level(self) -> str:
+        """No level is enabled."""
+        return "OFF"
+
+    def set_level(self, level: str | int) -> None:
+        """Raises `ConfigError` as any log would; changes nothing."""
+        level_number(level)
+
     def flush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:  # noqa: ARG002
+        """True: nothing was accepted, so all of it is written."""
         return True
 
     async def aflush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:  # noqa: ARG002
+        """As `flush`."""
         return True
 
     async def aready(self) -> bool:
+        """False, as of a closed log."""
         return False
+
+    def stats(self) -> Stats:
+        """All zero."""
+        return make_stats(Ledger().view({}))
+
+    def close(self, *, timeout_s: float | None = None, reason: str = "") -> CloseReport:  # noqa: ARG002
+        """Nothing to close."""
+        return make_report(Ledger().view({}), ok=True, left_behind=0, duration_seconds=0.0)
+
+    async def aclose(self, *, timeout_s: float | None = None) -> CloseReport:  # noqa: ARG002
+        """As `close`."""
+        return self.close()
 
 
 _ABOVE_ALL = 100

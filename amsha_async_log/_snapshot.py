@@ -39,6 +39,7 @@ __all__ = [
     "event_fields",
     "exception_fields",
     "hides_not_finite",
+    "hides_not_finite_event",
     "load_code_lines",
     "mark_body",
     "needs_a_look",
@@ -166,21 +167,26 @@ def unique(name: str, taken: Iterable[str]) -> str:
     return name
 
 
-def event_fields(event: Struct, cut: int) -> dict[str, object]:
-    """The fields a line shows of a typed event, by their encoded names; `cut`: the tag is left out."""
+def hides_not_finite_event(body: bytes, event: Struct) -> bool:
+    """As `hides_not_finite`, for a typed event."""
+    return hides_not_finite(body, _parts(event) or {})
+
+
+def event_fields(event: Struct, *, tagged: bool) -> dict[str, object]:
+    """The fields a line shows of a typed event, by their encoded names; `tagged`: the tag is the line's event."""
+    parts = _parts(event) or {}
     with contextlib.suppress(Exception):  # a field that does not encode, whatever it raised; the parts say which
         body = encode(event)
-        if b"null" not in body:
-            fields: dict[str, object] = dict(msgspec.json.decode(body, type=dict[str, Raw]))
-            if cut:
-                del fields["event"]
-            return fields
-    return _parts(event) or {}
+        if b"null" not in body or not hides_not_finite(body, parts):
+            parts = dict(msgspec.json.decode(body, type=dict[str, Raw]))
+    if tagged:
+        parts.pop("event", None)
+    return parts
 
 
 def degrade_event(event: Struct, limit: int) -> bytes:
     """As `degrade`, for the fields of a typed event."""
-    return degrade(_parts(event) or {}, limit)[0]
+    return degrade(event_fields(event, tagged=True), limit)[0]
 
 
 def mark_body(body: bytes, name: str, reason: str) -> tuple[bytes, bool]:
@@ -393,8 +399,7 @@ def _parts(value: Any) -> dict[str, Any] | None:
     """The fields of a Struct, dataclass or attrs instance, by their encoded names; None for anything else."""
     kind = type(value)
     if issubclass(kind, Struct):
-        names = zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
-        return {shown: getattr(value, name) for shown, name in names}
+        return _struct_parts(value, kind)
     fields = type.__getattribute__(kind, "__dict__").get("__dataclass_fields__")
     if fields is not None:
         return {name: getattr(value, name) for name in fields}
@@ -402,6 +407,25 @@ def _parts(value: Any) -> dict[str, Any] | None:
     if fields is not None:
         return {field.name: getattr(value, field.name) for field in fields}
     return None
+
+
+def _struct_parts(value: Struct, kind: type[Struct]) -> dict[str, Any]:
+    """The tag and the fields of a Struct as msgspec writes them, without those omitted at their default."""
+    config = kind.__struct_config__
+    names, defaults = kind.__struct_fields__, kind.__struct_defaults__
+    default_of = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True)) if config.omit_defaults else {}
+    parts: dict[str, Any] = {} if config.tag is None else {str(config.tag_field): config.tag}
+    for name, shown in zip(names, kind.__struct_encode_fields__, strict=True):
+        item = getattr(value, name)
+        if item is not msgspec.UNSET and not (name in default_of and _at_default(item, default_of[name])):
+            parts[shown] = item
+    return parts
+
+
+def _at_default(item: object, default: object) -> bool:
+    if type(item) in (list, dict, set):
+        return not item and type(item) is getattr(default, "factory", None)
+    return item is default or (type(item) is type(default) and type(item) in _KEPT and item == default)
 
 
 def describe_type(value: object) -> str:

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
 from .records import LEVELS, Totals
 
-__all__ = ["REASONS", "CloseReport", "Ledger", "LedgerView", "Stats"]
+__all__ = ["REASONS", "CloseReport", "Ledger", "LedgerView", "Stats", "make_report", "make_stats"]
 
 REASONS: Final = (
     "queue_full",
@@ -198,6 +198,54 @@ class LedgerView:
             if number:
                 table.setdefault(reason, {})[level] = number
         return table
+
+
+def make_stats(view: LedgerView, **gauges: Any) -> Stats:
+    """A snapshot out of a view and the gauges that are not at rest."""
+    totals = view.totals()
+    at_rest: dict[str, Any] = {
+        "own_lines": 0,
+        "queued_bytes": 0,
+        "lends": 0,
+        "lend_longest_seconds": 0.0,
+        "lend_total_seconds": 0.0,
+        "batches": 0,
+        "segments": 0,
+        "sink_ok": True,
+        "sink_error": None,
+        "console_dropped": 0,
+        "path": None,
+        "writer": "",
+    }
+    return Stats(
+        offered=totals.offered,
+        accepted=totals.accepted,
+        refused=totals.refused,
+        written=totals.written,
+        dropped=totals.dropped,
+        failed=totals.failed,
+        queued=totals.queued,
+        degraded=totals.degraded,
+        by_level=view.by_level(),
+        by_reason=view.by_reason(),
+        **{**at_rest, **gauges},
+    )
+
+
+def make_report(view: LedgerView, *, ok: bool, left_behind: int, duration_seconds: float) -> CloseReport:
+    """A close report; records that still wait count as dropped."""
+    totals = view.totals()
+    return CloseReport(
+        ok=ok and not left_behind and not totals.queued and not totals.dropped and not totals.failed,
+        offered=totals.offered,
+        accepted=totals.accepted,
+        written=totals.written,
+        refused=totals.refused,
+        dropped=totals.dropped + totals.queued,
+        failed=totals.failed,
+        left_behind=left_behind + totals.queued,
+        duration_seconds=duration_seconds,
+    )
 
 
 def _total(counts: Counts) -> int:

@@ -29,6 +29,8 @@ __all__ = ["SegmentLostError", "SegmentWriter"]
 FOOTER_ROOM: Final = 768
 """Bytes kept free below `max_bytes` for the closing lines."""
 _CHUNK: Final = 1 << 20
+_LOCK_TRIES: Final = 10
+_LOCK_PAUSE_S: Final = 0.002
 _OPEN_TRIES: Final = 5
 """The file may be rotated away by its owner between opening and locking; then the path leads to another one."""
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -170,6 +172,10 @@ class SegmentWriter:
         self._clock = clock
         self._segment: _Segment | None = None
         self.previous_name: str | None = None
+        self._beside = False
+        """True once the path was held by another writer: one that writes beside it keeps its own name."""
+        self._outgoing: list[int] = []
+        """Descriptors of finished segments, held until the next one is locked: the lock is the sign of life."""
         self.segments = 0
         self.prune_error: OSError | None = None
 
@@ -181,9 +187,9 @@ class SegmentWriter:
         return self._segment.path if self._segment else None
 
     @property
-    def fd(self) -> int | None:
-        """Its descriptor, for a forked child to close."""
-        return self._segment.fd if self._segment else None
+    def fds(self) -> list[int]:
+        """All descriptors held, for a forked child to close."""
+        return [*self._outgoing, *([self._segment.fd] if self._segment else [])]
 
     @property
     def segment(self) -> _Segment:
@@ -209,6 +215,7 @@ class SegmentWriter:
         """Begin a segment, if none is open: lock the file, close off a torn line, write the opening lines."""
         if self._segment is None:
             self._open_file()
+        self._let_go()
         self.segment.flush()
 
     def append(self, chunk: bytes, lines: int, records: int) -> None:
@@ -261,11 +268,12 @@ class SegmentWriter:
         if self._segment is not None:
             self._seal(self._segment)
             self._release()
+        self._let_go()
 
     def abandon(self) -> None:
         """Give the file up as it is. The lock goes with the descriptor."""
-        if self._segment is not None:
-            self._release()
+        self._release()
+        self._let_go()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -296,7 +304,11 @@ class SegmentWriter:
     def _release(self) -> None:
         segment, self._segment = self._segment, None
         if segment is not None:
-            os.close(segment.fd)
+            self._outgoing.append(segment.fd)
+
+    def _let_go(self) -> None:
+        while self._outgoing:
+            os.close(self._outgoing.pop())
 
     def _open_file(self) -> None:
         segment = self._lock_first_free()
@@ -325,7 +337,8 @@ class SegmentWriter:
             self._base.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._base.parent)) from None
-        for path, owner in ((self._base, True), (sibling_path(self._base, self._writer), False)):
+        beside = (sibling_path(self._base, self._writer), False)
+        for path, owner in [beside] if self._beside else [(self._base, True), beside]:
             for _ in range(_OPEN_TRIES):
                 fd = os.open(path, _FLAGS, self._mode)
                 try:
@@ -338,6 +351,7 @@ class SegmentWriter:
                 os.close(fd)
                 if not locked:
                     break
+            self._beside = True
         raise BlockingIOError(f"{self._base} and {sibling_path(self._base, self._writer)} are held by other writers")
 
 
@@ -353,11 +367,15 @@ def _same(path: Path, identity: tuple[int, int]) -> bool:
 def _lock(fd: int) -> bool:
     if fcntl is None:  # pragma: no cover - Windows
         return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    for remaining in reversed(range(_LOCK_TRIES)):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if remaining:  # a reader that only looks whether the writer lives holds it for some microseconds
+                time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

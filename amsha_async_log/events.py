@@ -57,7 +57,7 @@ class ExecutionStarted(_Event, tag="execution.started", kw_only=True):
 
     status: str = _always("running")
     parent_execution_id: str | None = None
-    depends_on: tuple[str, ...] = ()
+    depends_on: Any = ()
     inputs: Any = None
     attempt: int = 1
     max_retries: int | None = None

@@ -77,7 +77,7 @@ class SegmentOpened(Struct, tag="log.segment_opened", tag_field="event", kw_only
 
 
 class SegmentClosed(Struct, tag="log.segment_closed", tag_field="event", kw_only=True):
-    """Last line of a segment that ended in order."""
+    """Last line of a segment that ended in order. Its own last key, `line_crc32`, is the CRC-32 of what precedes it."""
 
     records: int
     """User records in this segment: its lines less those whose event starts with `log.`."""

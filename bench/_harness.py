@@ -168,7 +168,7 @@ class ReadBack:
     producers: dict[str, int] = field(default_factory=dict)
     """`agent_name` to records."""
     disorder: int = 0
-    """Records whose `attempt` is not one more than that of the same producer's record before."""
+    """Records whose `attempt` is not above that of the same producer's record before."""
     bytes: int = 0
 
 
@@ -196,7 +196,7 @@ def read_back(folder: Path, pattern: str = "*.jsonl", *, numbered: bool = False)
             result.records += 1
             if numbered and line.agent_name is not None and line.attempt is not None:
                 result.producers[line.agent_name] = result.producers.get(line.agent_name, 0) + 1
-                result.disorder += line.attempt != last.get(line.agent_name, line.attempt - 1) + 1
+                result.disorder += line.attempt <= last.get(line.agent_name, -1)
                 last[line.agent_name] = line.attempt
     return result
 

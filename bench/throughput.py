@@ -134,7 +134,7 @@ def _logged(
         report.check(f"{name}: refused {stats.refused}, must be 0", stats.refused == 0)
         report.check(f"{name}: lost {stats.dropped + stats.failed}, must be 0", stats.dropped + stats.failed == 0)
         found = read_back(folder, numbered=True)
-        report.check_files(name, found, number)
+        report.check_files(name, found, stats.written)
         each = number // len(samples)
         complete = len(found.producers) == len(samples) and set(found.producers.values()) == {each}
         report.check(f"{name}: {len(samples)} producers, {each} records of each", complete)

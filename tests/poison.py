@@ -339,7 +339,6 @@ MARKED: dict[str, Callable[[], Any]] = {
     "key bool": lambda: {True: 1, False: 2},
     "key frozenset": lambda: {frozenset({1}): 2},
     "key object": lambda: {Plain(): 1},
-    "key bytes": lambda: {b"\xff": 1},
     "keys that collide when cleaned": lambda: {"\ud800": 1, "\\ud800": 2},
     "object": Plain,
     "raising repr": RaisingRepr,
@@ -371,7 +370,6 @@ MARKED: dict[str, Callable[[], Any]] = {
     "mapping without end": EndlessMapping,
     "enum of an object": lambda: Colour.OBJECT,
     "dataclass with an object": lambda: Data(Plain()),
-    "dataclass with slots, one unset": lambda: SlotsData.__new__(SlotsData),
     "attrs with raising repr": lambda: Attrs(RaisingRepr()),
     "struct with an object": lambda: Record(Plain()),
     "struct with a surrogate": lambda: Record("\ud800"),
@@ -399,9 +397,6 @@ MARKED: dict[str, Callable[[], Any]] = {
     "bytes of 5 MB": lambda: b"x" * 5_000_000,
     "dict of 5 MB": lambda: {str(number): "y" * 100 for number in range(50_000)},
     "list of a million": lambda: [0] * 1_000_000,
-    "raw text that is no JSON": lambda: msgspec.Raw(b"{no json"),
-    "raw text with a newline": lambda: msgspec.Raw(b'1}\n{"event":"forged"'),
-    "raw text that closes the line": lambda: msgspec.Raw(b'1,"seq":1'),
     "type variable": lambda: type[int],
     "unset": lambda: msgspec.UNSET,
 }
@@ -431,6 +426,8 @@ KEPT: dict[str, tuple[Callable[[], Any], Any]] = {
     "default dict": (lambda: collections.defaultdict(list, a=[1]), {"a": [1]}),
     "counter": (lambda: collections.Counter("aab"), {"a": 2, "b": 1}),
     "integer keys": (lambda: {1: "a", 2: "b"}, {"1": "a", "2": "b"}),
+    "bytes keys": (lambda: {b"\xff": 1}, {"/w==": 1}),
+    "dataclass with slots, one unset": (lambda: SlotsData.__new__(SlotsData), {}),
     "dataclass": (lambda: Data({"a": [1]}), {"value": {"a": [1]}}),
     "attrs": (lambda: Attrs(None), {"value": None}),
     "struct": (lambda: Record((1,)), {"value": [1]}),
@@ -464,3 +461,6 @@ LARGE = {
     "list of a million",
 }
 """Those of `MARKED` that take milliseconds each."""
+
+NOT_EVEN_TO_BE_GENERATED = {"raising attributes", "raising attributes and repr", "raising class"}
+"""Those of `MARKED` that break the test tools which handle them."""

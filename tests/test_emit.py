@@ -145,36 +145,35 @@ def emit(opened: Callable[..., Log], log_path: Path) -> Emit:
 # -- shapes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("event", "name", "fields"),
-    [
-        (Tagged(), "tool.used", {"name": "search", "count": 1}),
-        (Untagged(), "Untagged", {"name": "search"}),
-        (Inherited(), "tool.used.twice", {"name": "search", "count": 1, "more": 0.5}),
-        (Frozen(), "Frozen", {"name": "search"}),
-        (OtherTagField(), "OtherTagField", {"kind": "search", "count": 1}),
-        (NumberTag(), "7", {"count": 1}),
-        (QuotedTag(), 'a"b\n', {"count": 1}),
-        (Renamed("x", 0.5), "renamed", {"toolName": "x", "costUsd": 0.5}),
-        (RenamedToReserved(), "RenamedToReserved", {"timestamp_": 5}),
-        (ArrayLike(), "ArrayLike", {"name": "search", "count": 1}),
-        (TaggedArrayLike(), "tool.used", {"name": "search"}),
-        (OnlyTag(), "tool.idle", {}),
-        (Nothing(), "Nothing", {}),
-        (OmitsAll(), "tool.quiet", {}),
-        (
-            Nested(Tagged(), Untagged()),
-            "nested",
-            {"inner": {"event": "tool.used", "name": "search", "count": 1}, "untagged": {"name": "search"}},
-        ),
-        (Containers([1], {"a": None}, (2,)), "containers", {"items": [1], "table": {"a": None}, "anything": [2]}),
-        (Scalars("t", None, "b"), "scalars", {"text": "t", "number": None, "flag": "b"}),
-        (Forward(1), "forward", {"value": 1}),
-        (WeakAndDict(), "WeakAndDict", {"name": "search"}),
-        (Forbidding(), "Forbidding", {"name": "search"}),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Struct) else "",
-)
+SHAPES: list[tuple[Struct, str, dict[str, Any]]] = [
+    (Tagged(), "tool.used", {"name": "search", "count": 1}),
+    (Untagged(), "Untagged", {"name": "search"}),
+    (Inherited(), "tool.used.twice", {"name": "search", "count": 1, "more": 0.5}),
+    (Frozen(), "Frozen", {"name": "search"}),
+    (OtherTagField(), "OtherTagField", {"kind": "search", "count": 1}),
+    (NumberTag(), "7", {"count": 1}),
+    (QuotedTag(), 'a"b\n', {"count": 1}),
+    (Renamed("x", 0.5), "renamed", {"toolName": "x", "costUsd": 0.5}),
+    (RenamedToReserved(), "RenamedToReserved", {"timestamp_": 5}),
+    (ArrayLike(), "ArrayLike", {"name": "search", "count": 1}),
+    (TaggedArrayLike(), "tool.used", {"name": "search"}),
+    (OnlyTag(), "tool.idle", {}),
+    (Nothing(), "Nothing", {}),
+    (OmitsAll(), "tool.quiet", {}),
+    (
+        Nested(Tagged(), Untagged()),
+        "nested",
+        {"inner": {"event": "tool.used", "name": "search", "count": 1}, "untagged": {"name": "search"}},
+    ),
+    (Containers([1], {"a": None}, (2,)), "containers", {"items": [1], "table": {"a": None}, "anything": [2]}),
+    (Scalars("t", None, "b"), "scalars", {"text": "t", "number": None, "flag": "b"}),
+    (Forward(1), "forward", {"value": 1}),
+    (WeakAndDict(), "WeakAndDict", {"name": "search"}),
+    (Forbidding(), "Forbidding", {"name": "search"}),
+]
+
+
+@pytest.mark.parametrize(("event", "name", "fields"), SHAPES, ids=[type(shape[0]).__name__ for shape in SHAPES])
 @pytest.mark.parametrize("around", ["alone", "extra fields", "bound", "execution"])
 def test_struct_becomes_a_line_with_its_fields(
     opened: Callable[..., Log], log_path: Path, event: Struct, name: str, fields: dict[str, Any], around: str
@@ -251,7 +250,7 @@ def test_two_classes_of_one_name_keep_their_fields(opened: Callable[..., Log], l
         (msgspec.defstruct("X", [], tag="failed", tag_field="event")(), "INFO"),
         (Untagged(), "INFO"),
     ],
-    ids=lambda value: type(value).__struct_config__.tag or "none" if isinstance(value, Struct) else value,
+    ids=lambda value: (type(value).__struct_config__.tag or "untagged") if isinstance(value, Struct) else value,
 )
 def test_level_is_that_of_the_event(emit: Emit, event: Struct, level: str) -> None:
     assert emit(event)["level"] == level

@@ -107,7 +107,7 @@ class ModelClient:
                 wait = int(response.headers["retry-after-ms"]) / 1000
                 self._rate_limited(model, attempt, elapsed, wait)
             else:
-                jitter = Random(f"{key}/{attempt}").random()  # noqa: S311
+                jitter = Random(f"{key}/{attempt}").random()
                 wait = _BACK_OFF_SECONDS * 2 ** (attempt - 1) * (1 + jitter)
                 self._retried(model, attempt, elapsed, refusal, wait)
             await asyncio.sleep(wait)

@@ -65,7 +65,7 @@ async def _complete(seed: int, request: web.Request) -> web.Response:
     if not isinstance(body, dict) or not {"model", "messages", "user"} <= body.keys():
         return _error(400, "invalid_request_error", "'model', 'messages' and 'user' are required")
     # Not for secrets: the point of the seed is that every run meets the same troubles.
-    rng = Random(f"{seed}/{body['user']}")  # noqa: S311
+    rng = Random(f"{seed}/{body['user']}")
     await asyncio.sleep(rng.uniform(*_DELAY_SECONDS))
     draw = rng.random()
     if body["model"] == DOWN_MODEL or draw < _ERROR_RATE:

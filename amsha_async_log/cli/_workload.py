@@ -73,7 +73,7 @@ class _Crew:
     """One crew: its steps in order, each an answer of the model turned into a valid file."""
 
     def __init__(self, log: Logger | NullLog, client: ModelClient, directory: Path, *, number: int, seed: int) -> None:
-        rng = Random(f"{seed}/{number}")  # noqa: S311
+        rng = Random(f"{seed}/{number}")
         self.name = _CREWS[number % len(_CREWS)]
         self.doomed = False
         """Its last step asks a model that is down."""
@@ -210,7 +210,7 @@ async def run_crews(
     About one crew in eight fails, at least one of two or more. Of ten and more, one is cancelled. `progress` is called
     with a line at the end of each crew.
     """
-    order = Random(f"{seed}/roles").sample(range(crews), crews)  # noqa: S311
+    order = Random(f"{seed}/roles").sample(range(crews), crews)
     doomed = order[: crews // 8 + 1] if crews > 1 else []
     tally = Tally()
     async with (

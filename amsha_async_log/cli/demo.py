@@ -25,7 +25,7 @@ __all__ = ["LOG_NAME", "run_demo"]
 LOG_NAME: Final = "demo.jsonl"
 
 
-def run_demo(directory: Path, crews: int, keep: bool, seed: int) -> int:  # noqa: FBT001
+def run_demo(directory: Path, crews: int, keep: bool, seed: int) -> int:
     """Run the crews, show what their log says, and return 0 when the log proves itself complete, else 1.
 
     The log stays in `directory`; the files that the crews wrote beside it stay only when `keep` is true. A directory

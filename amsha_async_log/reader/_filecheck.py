@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from ._lanes import LogFile
 from ._lines import Envelope, LineDecoder, OwnLine, RawLine, decode_record
 from ._report import Finding, Findings
-from ._segments import FileChecksum, Place, Segment, WriterState
+from ._segments import FileChecksum, Place, Segment, WriterState, line_difference
 
 __all__ = ["Counts", "FileCheck"]
 
@@ -92,7 +92,7 @@ class FileCheck:
             self._segment_of(writer, place).add(envelope.seq, own=False)
             writer.records += 1
         else:
-            self._take_own(writer, own, place)
+            self._take_own(writer, own, place, line.data)
 
     def _check_order(self, writer: WriterState, seq: int, place: Place) -> None:
         if writer.latest is not None and seq < writer.latest[0]:
@@ -102,7 +102,7 @@ class FileCheck:
             self._find("out_of_order", place.line, message, writer.writer, seq)
         writer.latest = (seq, place)
 
-    def _take_own(self, writer: WriterState, own: OwnLine, place: Place) -> None:
+    def _take_own(self, writer: WriterState, own: OwnLine, place: Place, data: bytes) -> None:
         if own.event == "log.segment_opened":
             segment = self._open_segment(writer, own, place)
         else:
@@ -110,7 +110,7 @@ class FileCheck:
             segment = self._segment_of(writer, place)
         writer.declare(own)
         if own.event == "log.segment_closed":
-            self._close_segment(segment, own, place)
+            self._close_segment(segment, own, place, data)
             return
         segment.add(own.seq, own=True)
         if own.event == "log.closed":
@@ -176,9 +176,9 @@ class FileCheck:
             self._count_bad(Bad(self._segment.fragment, NOT_JSON))
         self._segment = None
 
-    def _close_segment(self, segment: Segment, footer: OwnLine, place: Place) -> None:
-        difference = self._checksum.difference(footer)
-        differences = ([difference] if difference else []) + segment.differences(footer)
+    def _close_segment(self, segment: Segment, footer: OwnLine, place: Place, data: bytes) -> None:
+        found = [self._checksum.difference(footer), line_difference(data), *segment.differences(footer)]
+        differences = [difference for difference in found if difference]
         segment.footer = footer
         if differences:
             self._counts.checksums += 1

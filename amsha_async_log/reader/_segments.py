@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from ._lines import OwnLine, RawLine
 from ._sequence import SeqRanges
 
-__all__ = ["FileChecksum", "Place", "Segment", "WriterState"]
+__all__ = ["FileChecksum", "Place", "Segment", "WriterState", "line_difference"]
 
 
 class Place(NamedTuple):
@@ -19,6 +19,14 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.file}, line {self.line}"
+
+
+def line_difference(footer: bytes) -> str | None:
+    """What is wrong with a closing line by its own checksum, which covers all that stands before it on the line."""
+    covered, key, told = footer.rstrip(b"\r\n").rpartition(b',"line_crc32":')
+    if not key or told == b"%d}" % zlib.crc32(covered):
+        return None
+    return "its closing line was changed"
 
 
 class Segment:
