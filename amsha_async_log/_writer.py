@@ -292,6 +292,8 @@ class SegmentWriter:
         written = chunk.count(b"\n", 0, len(chunk) - len(segment.pending))
         self.previous_name = segment.path.name
         self._release()
+        if _same(segment.path, segment.identity):  # cut or added to: the same file is to be locked anew
+            self._let_go()
         raise SegmentLostError(written)
 
     def _seal(self, segment: _Segment) -> None:
