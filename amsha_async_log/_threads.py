@@ -2,6 +2,7 @@
 
 import _thread
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -15,7 +16,16 @@ def start_daemon(target: Callable[[], None]) -> None:
 
     Raises RuntimeError when the interpreter is shutting down and starts no more threads.
     """
-    _thread.start_new_thread(target, ())
+    _thread.start_new_thread(_traced, (target,))
+
+
+def _traced(target: Callable[[], None]) -> None:
+    """Let debuggers, profilers and coverage see the thread, as `threading.Thread` does."""
+    if threading.gettrace() is not None:
+        sys.settrace(threading.gettrace())
+    if threading.getprofile() is not None:
+        sys.setprofile(threading.getprofile())
+    target()
 
 
 class DaemonExecutor(Executor):

@@ -87,7 +87,7 @@ class _Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        end = {"duration_seconds": time.monotonic() - self._began, "outputs": self._outputs, **self._tokens}
+        end = {"duration_seconds": round(time.monotonic() - self._began, 6), "outputs": self._outputs, **self._tokens}
         end |= self._named
         failure = error if error is not None and _is_failure(error) else None
         if error is None:
