@@ -209,7 +209,7 @@ class StdlibQueue:
         self._file = logging.FileHandler(path, encoding="utf-8")
         self._file.setFormatter(_JsonFormatter(dumps))
         self._queue: queue.Queue[logging.LogRecord] = queue.Queue(-1)
-        self.logger = logging.Logger("bench", logging.INFO)
+        self.logger = logging.Logger("bench", logging.INFO)  # noqa: LOG001 - as one from getLogger, and gone with it
         self.logger.addHandler(QueueHandler(self._queue))
         self._listener = QueueListener(self._queue, self._file)
         if listen:

@@ -1,6 +1,6 @@
 """Run every benchmark, each in a process of its own, and write the figures as one JSON file and one Markdown page.
 
-python bench/run_all.py                          all of it, about a quarter of an hour, to results.json and results.md
+python bench/run_all.py                          all of it, about ten minutes, to results.json and results.md
 python bench/run_all.py --quick                  small sizes, only printed: does everything still run?
 python bench/run_all.py --only call_site idle    some of it
 """
