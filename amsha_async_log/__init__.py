@@ -7,6 +7,7 @@ from ._config import LogConfig
 from ._logger import Logger
 from ._registry import get_log
 from ._stats import CloseReport, Stats
+from ._version import __version__ as __version__
 from .exceptions import AmshaLogError, ConfigError, MissingExtraError, ReadError
 from .execution import Execution, Step, current_execution
 
@@ -40,10 +41,6 @@ def __getattr__(name: str) -> Any:
     """Load what needs an event loop or reads files on first use: importing the package stays cheap."""
     from importlib import import_module
 
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("amsha_async_log")
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

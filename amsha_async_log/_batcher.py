@@ -79,6 +79,8 @@ class Batcher:
         self._losing = False
         self._in_hand: list[Record] = []
         """Taken from the queue, not yet accounted for."""
+        self._chunk = b""
+        """The lines of the first of them that are being written."""
         self._happened: list[tuple[Struct, str, str]] = []
         """Lines of the log's own that wait for the file to work: (event, message, level)."""
         self._sync_failed = False
@@ -124,6 +126,7 @@ class Batcher:
 
     def give_up(self, reason: str) -> int:
         """Count everything not written as lost. Returns how many records that are."""
+        self._account(self._in_hand[: self._writer.whole_lines(self._chunk)])
         left = [record.source.level for record in self._in_hand]
         self._in_hand = []
         while records := self._queue.take(MAX_BATCH):
@@ -140,6 +143,7 @@ class Batcher:
 
     def fail_in_hand(self) -> None:
         """Count the records in hand as lost: what failed while they were handled may fail again."""
+        self._queue.note_loss()
         with self._queue.moving():
             self._ledger.fail("unencodable", [record.source.level for record in self._in_hand])
         self._queue.release(sum([record.size for record in self._in_hand]))
@@ -258,6 +262,7 @@ class Batcher:
                     await self._insist(writer.open)
             return False
         try:
+            self._chunk = chunk if records else b""
             await self._insist(writer.append, chunk, lines, records, resume=writer.resume)
         except SegmentLostError as lost:
             if lost.lines_written < lines:  # else closing lines may have come after them
@@ -355,6 +360,7 @@ class Batcher:
 
     def _account(self, records: list[Record]) -> None:
         """`records`, the first of those in hand, are written."""
+        self._chunk = b""
         with self._queue.moving():
             self._ledger.written.update([record.source.level for record in records])
             if self._encoder.degraded:
@@ -372,6 +378,8 @@ class Batcher:
     async def _declare(self, *, final: bool = False) -> None:
         """Write `log.dropped` when loss is first known and again when it has ended; nothing in between."""
         queue = self._queue
+        if queue.loss_first is None and not self._losing:
+            return
         view = self._ledger.view(queue.waiting())
         losses = view.losses()
         new = losses - self._declared

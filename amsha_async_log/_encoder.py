@@ -5,6 +5,7 @@ and shared; timestamps, messages and numbers of a slice are encoded in one call,
 and encoding one struct or dict a record instead costs a quarter to three quarters more (bench/README.md).
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -39,6 +40,10 @@ class _BrokenLineError(ValueError):
     """A body holds a newline."""
 
 
+class _TooLargeError(ValueError):
+    """An event is longer than a record may be."""
+
+
 class LineEncoder:
     """Gives every line of one writer its number, from 1 and without gaps. Used by one thread at a time."""
 
@@ -47,7 +52,7 @@ class LineEncoder:
         self.degraded: list[str] = []
         """Levels of records degraded here since this was last emptied."""
         self._writer = b',"writer":%b,"seq":' % encode(writer)
-        self._limit = max_record_bytes
+        self._limit = max_record_bytes or sys.maxsize
         self._own_sources: dict[tuple[str, str], Source] = {}
 
     def encode(self, records: Sequence[Record]) -> bytes:
@@ -81,20 +86,22 @@ class LineEncoder:
     def _compose(self, records: Sequence[Record]) -> bytes:
         number = len(records)
         sources = [record.source for record in records]
+        texts = [record.message for record in records]
         scalars: list[object] = [None] * (3 * number)
         scalars[0::3] = [record.timestamp for record in records]
-        scalars[1::3] = [record.message for record in records]
+        scalars[1::3] = texts
         scalars[2::3] = range(self.next_seq, self.next_seq + number)
         encoded = _lines(scalars).split(b"\n")  # JSON text holds no raw newline, so this is exact
         encoded.pop()
-        bodies = [record.body for record in records]
         messages = encoded[1::3]
+        bodies = [record.body for record in records]
         contexts = [record.context for record in records]
-        special = [i for i, body in enumerate(bodies) if body.__class__ is not bytes]
-        if special:
-            self._encode_special(records, special, bodies, contexts)
-        for i in [i for i, record in enumerate(records) if record.message is None]:
-            messages[i] = b""
+        events: list[int] = []
+        if None in texts:  # typed events, encoded already or not
+            events = [i for i, text in enumerate(texts) if text is None]
+            self._encode_events(events, sources, messages, bodies, contexts)
+        for i in [i for i, body in enumerate(bodies) if body.__class__ is LateBody]:
+            bodies[i] = bodies[i].finish()  # type: ignore[attr-defined]
         pieces: list[bytes] = [b"\n"] * (_PIECES * number)
         pieces[0::_PIECES] = [source.head for source in sources]
         pieces[1::_PIECES] = encoded[0::3]
@@ -107,33 +114,45 @@ class LineEncoder:
         text = b"".join(pieces)
         if text.count(b"\n") != number:  # raw JSON with newlines in it: would be read as lines of its own
             raise _BrokenLineError
+        if events and text.rfind(b"null") >= 0 and self._degrade_not_finite([records[i] for i in events]):
+            return self._compose(records)
         self.next_seq += number
         return text
 
-    def _encode_special(
-        self, records: Sequence[Record], special: list[int], bodies: list[object], contexts: list[bytes]
+    def _encode_events(
+        self,
+        events: list[int],
+        sources: list[Source],
+        messages: list[bytes],
+        bodies: list[Any],
+        contexts: list[bytes],
     ) -> None:
-        """Bodies that are not encoded yet: typed events, in one call, and late bodies."""
-        events: list[Any] = []
-        at: list[int] = []
-        for i in special:
+        for i in events:
+            messages[i] = b""
             body = bodies[i]
-            if isinstance(body, LateBody):
-                bodies[i] = body.finish()
-            else:
-                events.append(body)
-                at.append(i)
-        text = _lines(events)
-        suspicious = b"null" in text
-        for i, event, line in zip(at, events, text.split(b"\n"), strict=False):
-            too_large = 0 < self._limit < len(line)
-            if too_large or (suspicious and b"null" in line and hides_not_finite_event(line, event)):
-                bodies[i] = self._degraded_event(records[i])
+            if body.__class__ is bytes or body.__class__ is LateBody:
                 continue
-            bodies[i] = body = line[records[i].source.cut :]
-            if len(body) <= len(b"{}"):  # no field but the tag, hence no comma either
+            body = self._event_body(body, sources[i].cut)
+            if len(body) > len(b"{}"):
+                bodies[i] = body
+            else:  # no field but the tag, hence no comma either
                 bodies[i] = b"{}"
                 contexts[i] = contexts[i][:-1]
+
+    def _event_body(self, event: Any, cut: int) -> bytes:
+        body = encode(event)
+        if len(body) > self._limit:
+            raise _TooLargeError
+        return body[cut:]
+
+    def _degrade_not_finite(self, records: list[Record]) -> bool:
+        """Degrade those events whose NaN or infinity became a null. True if there were any."""
+        found = False
+        for record in records:
+            if isinstance(record.body, Struct) and hides_not_finite_event(encode(record.body), record.body):
+                self._degraded_event(record)
+                found = True
+        return found
 
     def _degraded_event(self, record: Record) -> bytes:
         """Degrade the event of a record, in the record: it may have to be encoded again, but is counted once."""
@@ -148,7 +167,7 @@ class LineEncoder:
             body = body.finish()
         elif not isinstance(body, bytes):
             try:
-                body = encode(body)[record.source.cut :]
+                body = self._event_body(body, record.source.cut)
                 record.context = record.context if len(body) > len(b"{}") else record.context[:-1]
                 body = body if len(body) > len(b"{}") else b"{}"
             except Exception:  # noqa: BLE001 - a value msgspec cannot encode

@@ -22,6 +22,7 @@ from ._context import AMBIENT, CURRENT, ROOT, Scope
 from ._encoder import make_source
 from ._queue import Record, RecordQueue, Source
 from ._snapshot import (
+    DEGRADED,
     LateBody,
     clean_text,
     degrade,
@@ -480,9 +481,12 @@ class Logger:
         taken = scope.fields.keys() & {*fields, *(() if trace is None else ("stacktrace",))}
         if taken:
             scope = scope.without(frozenset(taken))
-        body, replaced = degrade(fields, self._limit, {**scope.reasons, **reasons})
-        if replaced:
-            self._queue.ledger.degraded[source.level] += 1
+        reasons = {**scope.reasons, **reasons}
+        body = b"" if reasons else _try_fields(fields, self._limit)
+        if not body:
+            body, replaced = degrade(fields, self._limit, reasons)
+            if replaced:
+                self._queue.ledger.degraded[source.level] += 1
         size = len(body) + len(message or "")
         if trace is None:
             context = scope.open if len(body) > len(b"{}") else scope.closed
@@ -500,6 +504,18 @@ class Logger:
         if timestamp > queue.attention_at:
             queue.attend(timestamp)
         return True
+
+
+def _try_fields(fields: Mapping[Any, object], limit: int) -> bytes:
+    """The encoded fields where nothing is wrong with them, else nothing."""
+    try:
+        if RESERVED.isdisjoint(fields) and DEGRADED not in fields:
+            body = encode(fields)
+            if not needs_a_look(body, None, limit) and not (b"null" in body and hides_not_finite(body, fields)):
+                return body
+    except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
+        return b""
+    return b""
 
 
 def _try_encode(event: Struct) -> bytes:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import importlib.metadata
 import os
 import platform
 import secrets
@@ -18,8 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import anyio
-import psutil
+import msgspec
 from aiofiles.os import wrap
 
 from . import _exit
@@ -32,6 +30,8 @@ from ._queue import RecordQueue
 from ._registry import OPEN_LOGS
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 from ._threads import DaemonExecutor, start_daemon
+from ._version import __version__
+from ._waiting import sleep, wait_for
 from ._writer import SegmentWriter
 from .exceptions import ConfigError
 from .records import (
@@ -273,6 +273,7 @@ class Log(Logger):
         Raises `ConfigError` if it cannot be written. On a loop's thread `async with` and `aready` do so instead,
         since waiting here would hold up the loop.
         """
+        self._queue.meet_thread()
         runtime = self._begin(must_open=True)
         try:
             asyncio.get_running_loop()
@@ -298,11 +299,9 @@ class Log(Logger):
     async def aclose(self, *, timeout_s: float | None = None) -> CloseReport:
         """As `close`, without holding up the event loop; a cancellation does not cut it short."""
         limit = self._request_close(timeout_s, "close")
-        runtime = self._runtime
-        if runtime is not None and self._report is None:
-            with anyio.CancelScope(shield=True):
-                if await _done(runtime.closed, limit + GRACE_S):
-                    self._report = runtime.closed.result()
+        runtime = self._runtime if self._report is None else None
+        if runtime is not None and await wait_for(runtime.closed, limit + GRACE_S, shielded=True):
+            self._report = runtime.closed.result()
         return self._closed()
 
     def flush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:
@@ -326,7 +325,7 @@ class Log(Logger):
         ticket, limit = self._request_flush(durable=durable, timeout_s=timeout_s)
         if ticket is None:
             return self._report is None or self._report.ok
-        return await _done(ticket.done, limit) and ticket.done.result()
+        return await wait_for(ticket.done, limit) and ticket.done.result()
 
     async def aready(self) -> bool:
         """Wait until the file is open and the queue has room: back-pressure for producers that can wait.
@@ -334,13 +333,13 @@ class Log(Logger):
         Returns False if the log is closed. Raises `ConfigError` if the path cannot be written.
         """
         runtime = self._runtime
-        if runtime is not None and not self._queue.closed and await _done(runtime.opened, OPEN_TIMEOUT_S):
+        if runtime is not None and not self._queue.closed and await wait_for(runtime.opened, OPEN_TIMEOUT_S):
             self._check_opened(runtime.opened.exception())
         delay = _POLL_FIRST_S
         while not self._queue.has_room():
             if self._queue.closed:
                 return False
-            await anyio.sleep(delay)
+            await sleep(delay)
             delay = min(2 * delay, _POLL_LAST_S)
         return True
 
@@ -500,17 +499,6 @@ def open_log(path: str | os.PathLike[str] | None = None, **options: Any) -> Log:
     return log
 
 
-async def _done(future: Future[Any], timeout_s: float) -> bool:
-    """Wait for a result from another thread on whatever event loop this is. False on time-out."""
-    deadline, delay = time.monotonic() + timeout_s, _POLL_FIRST_S
-    while not future.done():
-        if time.monotonic() >= deadline:
-            return False
-        await anyio.sleep(delay)
-        delay = min(2 * delay, _POLL_LAST_S)
-    return True
-
-
 def _stderr_is_terminal() -> bool:
     return bool(sys.stderr and sys.stderr.isatty())
 
@@ -528,6 +516,8 @@ def _boot_id() -> str | None:
 
 
 def _process_start() -> float | None:
+    import psutil  # a quarter of what opening a log costs; wanted on the I/O thread only
+
     try:
         return float(psutil.Process().create_time())
     except psutil.Error:
@@ -535,8 +525,8 @@ def _process_start() -> float | None:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("amsha_async_log", "msgspec"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a tree that is not installed
-            versions[name] = importlib.metadata.version(name)
-    return versions
+    return {
+        "amsha_async_log": __version__,
+        "python": platform.python_version(),
+        "msgspec": msgspec.__version__,
+    }

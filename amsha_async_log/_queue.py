@@ -215,12 +215,16 @@ class RecordQueue:
     def refuse(self, source: Source, reason: str) -> bool:
         """Count a record that is turned away. Returns False, for the call to return."""
         self.ledger.refused[reason][source.level] += 1
-        self.loss_last = now = self._clock()
-        if self.loss_first is None:
-            self.loss_first = now
+        self.note_loss()
         if self.attention_at == 0.0 and not self.closed:  # parked: the batcher has a loss to declare
             self._wake_now()
         return False
+
+    def note_loss(self) -> None:
+        """Something was refused or lost now, and is to be declared."""
+        self.loss_last = now = self._clock()
+        if self.loss_first is None:
+            self.loss_first = now
 
     def attend(self, timestamp: float) -> None:
         """Called with a record just put in, when the batcher is parked or late: wake it, lend it the GIL."""
@@ -234,8 +238,9 @@ class RecordQueue:
             self._lend(WAKING_LEND_S)
 
     def has_room(self) -> bool:
-        """True if a call at level INFO would be accepted now."""
-        return not self.closed and len(self.items) < self.max_size and self.bytes_in - self.bytes_out < self.max_bytes
+        """Is a quarter of each bound free? Less would be no room for several that wait for it."""
+        waiting_bytes = self.bytes_in - self.bytes_out
+        return not self.closed and 4 * len(self.items) <= 3 * self.max_size and 4 * waiting_bytes <= 3 * self.max_bytes
 
     def _reserved(self, source: Source, waiting: int) -> bool:
         return (source.levelno >= ERROR or source.lifecycle) and waiting < self.max_size + self.reserve
@@ -268,7 +273,7 @@ class RecordQueue:
     def _caller_is_busy(self) -> bool:
         """Has this thread computed most of the time since it last woke the batcher? Then it may be starving it.
 
-        A thread seen for the first time counts as busy. Asked only by waking calls, which are rare.
+        Nothing is known of a thread seen for the first time. Asked only by waking calls, which are rare.
         """
         ident = threading.get_ident()
         cpu, wall = time.thread_time(), time.monotonic()
@@ -276,10 +281,14 @@ class RecordQueue:
         if last is None and len(self._used) >= THREADS_REMEMBERED:
             self._used.clear()
         self._used[ident] = (cpu, wall)
-        busy = last is None or cpu - last[0] > BUSY_SHARE * (wall - last[1])
+        busy = last is not None and cpu - last[0] > BUSY_SHARE * (wall - last[1])
         if not busy:
             self._reachable = False  # what was found out holds for one busy phase
         return busy
+
+    def meet_thread(self) -> None:
+        """Begin to observe whether the calling thread computes without pause."""
+        self._used[threading.get_ident()] = (time.thread_time(), time.monotonic())
 
     # -- the batcher's side ------------------------------------------------------------------------------------------
 

@@ -209,6 +209,13 @@ class SegmentWriter:
             return False
         return not self._max_bytes or not segment.regular or segment.size + size + FOOTER_ROOM <= self._max_bytes
 
+    def whole_lines(self, chunk: bytes) -> int:
+        """How many lines of `chunk`, which is being written, are in the file whole. While a call hangs, at least."""
+        segment = self._segment
+        if segment is None or not chunk or len(segment.pending) > len(chunk):
+            return 0
+        return chunk.count(b"\n", 0, len(chunk) - len(segment.pending))
+
     # -- operations, each to be repeated until it does not raise OSError --------------------------------------------
 
     def open(self) -> None:

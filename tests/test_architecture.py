@@ -13,8 +13,8 @@ PACKAGE = Path(amsha_async_log.__file__).parent
 NAME = PACKAGE.name
 
 LAYERS = """
-exceptions
-records events _config _stats _context _threads
+exceptions _version
+records events _config _stats _context _threads _waiting
 _queue _snapshot _encoder _retention _writer _console reader
 _batcher execution _logger _registry
 _exit _pipeline
@@ -27,7 +27,7 @@ ORDER = [module for row in ROWS for module in row]
 FRONTEND = {"_logger", "execution", "_queue", "_snapshot", "records", "events", "_context"}
 BACKEND = {"_batcher", "_writer"}
 READER_MAY_IMPORT = {"records", "events", "exceptions"}
-MAY_DEFINE_COROUTINES = {"_batcher", "_pipeline", "_registry", "execution", "cli"}
+MAY_DEFINE_COROUTINES = {"_waiting", "_batcher", "_pipeline", "_registry", "execution", "cli"}
 
 
 def sources(package: Path) -> Iterator[tuple[str, Path]]:

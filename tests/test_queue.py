@@ -79,6 +79,20 @@ class Rig:
         return taken
 
 
+def stay_busy() -> None:
+    deadline = time.thread_time() + 0.01
+    while time.thread_time() < deadline:
+        pass
+
+
+def busy_rig() -> Rig:
+    """A rig whose thread computes without pause since it was met."""
+    rig = Rig()
+    rig.queue.meet_thread()
+    stay_busy()
+    return rig
+
+
 def test_the_first_record_of_a_parked_queue_wakes_the_batcher() -> None:
     rig = Rig()
     rig.put()
@@ -203,21 +217,25 @@ def test_a_call_lends_above_the_high_mark() -> None:
 
 
 def test_the_thread_that_computes_all_the_time_lends_when_it_wakes_the_batcher() -> None:
-    rig = Rig()
-    rig.put()  # a thread seen for the first time counts as busy
+    rig = busy_rig()
+    rig.put()
     assert rig.queue.lending.count == 1
     assert rig.queue.starving is True
 
 
-def test_no_waking_lend_once_the_batcher_was_seen_to_run_by_itself() -> None:
+def test_a_thread_seen_for_the_first_time_does_not_lend() -> None:
     rig = Rig()
+    rig.put()
+    assert rig.queue.lending.count == 0
+
+
+def test_no_waking_lend_once_the_batcher_was_seen_to_run_by_itself() -> None:
+    rig = busy_rig()
     rig.put()
     rig.drain()
     rig.queue.found_reachable(0.001)
     rig.queue.park()
-    deadline = time.thread_time() + 0.01
-    while time.thread_time() < deadline:
-        pass  # stay busy
+    stay_busy()
     rig.put()
     assert rig.queue.lending.count == 1
 
