@@ -7,7 +7,7 @@ from ._config import LogConfig
 from ._logger import Logger
 from ._registry import get_log
 from ._stats import CloseReport, Stats
-from ._version import __version__ as __version__
+from ._version import VERSION
 from .exceptions import AmshaLogError, ConfigError, MissingExtraError, ReadError
 from .execution import Execution, Step, current_execution
 
@@ -33,6 +33,8 @@ __all__ = [
     "open_log",
     "reader",
 ]
+
+__version__ = VERSION
 
 _LAZY = {"Log": "_pipeline", "open_log": "_pipeline", "reader": "reader"}
 

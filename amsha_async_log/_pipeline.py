@@ -30,7 +30,7 @@ from ._queue import RecordQueue
 from ._registry import OPEN_LOGS
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 from ._threads import DaemonExecutor, start_daemon
-from ._version import __version__
+from ._version import VERSION
 from ._waiting import sleep, wait_for
 from ._writer import SegmentWriter
 from .exceptions import ConfigError
@@ -526,7 +526,7 @@ def _process_start() -> float | None:
 
 def _versions() -> dict[str, str]:
     return {
-        "amsha_async_log": __version__,
+        "amsha_async_log": VERSION,
         "python": platform.python_version(),
         "msgspec": msgspec.__version__,
     }

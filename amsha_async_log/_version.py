@@ -1,3 +1,5 @@
 """The version, in one place."""
 
-__version__ = "0.1.0"
+__all__ = ["VERSION"]
+
+VERSION = "0.1.0"
