@@ -149,10 +149,6 @@ class Batcher:
         self._queue.release(sum([record.size for record in self._in_hand]))
         self._in_hand = []
 
-    def unwritten(self) -> Counter[str]:
-        """Level to records in the queue; those in hand are counted as taken."""
-        return self._queue.waiting()
-
     async def close_file(self) -> None:
         """Write the closing line of the segment and give the file up."""
         await self._insist(self._writer.close)
@@ -220,8 +216,8 @@ class Batcher:
     async def _write(self, records: list[Record]) -> None:
         self._in_hand = records
         if self._queue.late_bodies != self._late_seen:
-            self._late_seen = self._queue.late_bodies
             late = [record.body for record in records if isinstance(record.body, LateBody)]
+            self._late_seen += len(late)
             if late:
                 await self._run_io(load_code_lines, late)
         part = len(records)

@@ -492,7 +492,10 @@ class Logger:
             context = scope.open if len(body) > len(b"{}") else scope.closed
             return self._put(source, context, message, body, size)
         self._queue.late_bodies += 1
-        return self._put(source, scope.open, message, LateBody(body, trace), size + TYPED_SIZE)
+        accepted = self._put(source, scope.open, message, LateBody(body, trace), size + TYPED_SIZE)
+        if not accepted:
+            self._queue.late_bodies -= 1
+        return accepted
 
     def _put(self, source: Source, context: bytes, message: str | None, body: object, size: int) -> bool:
         queue = self._queue

@@ -240,7 +240,7 @@ class _Runtime:
             last_seq=segment.last_seq,
             bytes=segment.size,
             crc32=segment.crc,
-            totals=self._queue.ledger.view(self.batcher.unwritten()).totals(),
+            totals=self._queue.ledger.view(self._queue.waiting()).totals(),
         )
         line = self.encoder.own_line(footer, time.time(), "segment closed")[: -len(b"}\n")]
         return b'%b,"line_crc32":%d}\n' % (line, zlib.crc32(line))
