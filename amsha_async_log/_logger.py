@@ -49,6 +49,9 @@ TYPED_SIZE: Final = 512
 LOOK_SIZE: Final = 1000
 """Bytes below which a record is neither too long nor nested too deep."""
 
+current: Final = CURRENT.get
+now: Final = time.time
+
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 ExcInfo = (
     bool | BaseException | tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, ...] | None
@@ -167,7 +170,6 @@ def _plain_call(level: str) -> Callable[..., bool]:
     """
     levelno = LEVELS[level]
     index = list(LEVELS).index(level)
-    current, now = CURRENT.get, time.time
 
     def call(self: "Logger", message: str, /, *args: object, **fields: Any) -> bool:
         if self._gate.level > levelno:
@@ -186,7 +188,7 @@ def _plain_call(level: str) -> Callable[..., bool]:
                 if not scope.keys.isdisjoint(fields):
                     return self._put_rare(source, scope, message, args, fields)
                 body = encode(fields)
-                if body.find(b"null") >= 0 and hides_not_finite(body, fields):
+                if body.rfind(b"null") >= 0 and hides_not_finite(body, fields):
                     return self._put_rare(source, scope, message, args, fields)
             except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
                 return self._put_rare(source, scope, message, args, fields)
@@ -302,20 +304,20 @@ class Logger:
         change it afterwards; any other is encoded here and now. `fields` are added to the line.
         """
         source = self._typed.get(type(event))
-        if source is None or level is not None or fields:
-            return self._emit_rare(event, level, fields, CURRENT.get())
+        if source is None or fields or level is not None:
+            return self._emit_rare(event, level, fields, current())
         if self._gate.level > source.levelno:
             return False
         queue = self._queue
         if len(queue.items) > queue.mark and not queue.room_for(source):
             return False
-        scope = CURRENT.get()
+        scope = current()
         if self._bound is not None or not scope.ambient_only:
             return self._emit_rare(event, level, fields, scope)
         queue.bytes_in = waiting = queue.bytes_in + TYPED_SIZE
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, TYPED_SIZE):
             return False
-        timestamp = time.time()
+        timestamp = now()
         self._append(Record(timestamp, source, scope.open, None, event, TYPED_SIZE))
         if timestamp > queue.attention_at:
             queue.attend(timestamp)
@@ -502,7 +504,7 @@ class Logger:
         queue.bytes_in = waiting = queue.bytes_in + size
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
             return False
-        timestamp = time.time()
+        timestamp = now()
         self._append(Record(timestamp, source, context, message, body, size))
         if timestamp > queue.attention_at:
             queue.attend(timestamp)

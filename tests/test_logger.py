@@ -370,6 +370,35 @@ def test_call_below_the_level_of_a_closed_log_is_not_counted(opened: Callable[..
     assert log.stats().offered == 0
 
 
+@pytest.mark.parametrize("how", ["field", "argument", "message", "error", "bound", "event"])
+def test_call_during_which_the_log_is_closed_is_refused_or_written(
+    opened: Callable[..., Log], log_path: Path, how: str
+) -> None:
+    class Closing(Exception):
+        """As if another thread closed the log in the middle of the call."""
+
+        def __str__(self) -> str:
+            log.close()
+            return "closed it"
+
+        __repr__ = __str__
+
+    log = opened()
+    calls: dict[str, Callable[[], bool]] = {
+        "field": lambda: log.info("message", value=Closing()),
+        "argument": lambda: log.info("%s", Closing()),
+        "message": lambda: log.info(Closing()),
+        "error": lambda: log.error("message", exc_info=Closing()),
+        "bound": lambda: log.bind(value=Closing()).info("message"),
+        "event": lambda: log.emit(Record(Closing())),
+    }
+    accepted = calls[how]()
+    assert accepted is (len(user_lines(log_path)) == 1)
+    stats = log.stats()
+    assert (stats.offered, stats.accepted, stats.written, stats.queued) == (1, accepted, accepted, 0)
+    assert log.close().accepted == accepted
+
+
 def test_execution_on_a_closed_log_runs_its_block(opened: Callable[..., Log]) -> None:
     log = opened()
     log.close()
