@@ -110,6 +110,7 @@ class Batcher:
             if self._stop and not self._queue.items and not self._tickets:
                 break
             await self._rest()
+        await self._write(self._queue.seal())
         await self._say_what_happened()
         await self._declare(final=True)
 
@@ -124,16 +125,22 @@ class Batcher:
         if self._console is not None:
             self._console.show(line, 1)
 
-    def give_up(self, reason: str) -> int:
-        """Count everything not written as lost. Returns how many records that are."""
+    def give_up(self, error: OSError | None = None) -> int:
+        """Count everything not written as lost: to `error`, to the file's failure, or to the time-out.
+
+        Returns how many records that are.
+        """
+        if error is not None:
+            self.sink_ok, self.sink_error = False, _said(error)
         self._account(self._in_hand[: self._writer.whole_lines(self._chunk)])
         left = [record.source.level for record in self._in_hand]
         self._in_hand = []
         while records := self._queue.take(MAX_BATCH):
             left += [record.source.level for record in records]
+        left += [record.source.level for record in self._queue.seal()]
         with self._queue.moving():
             if self.sink_ok:
-                self._ledger.drop(reason, left)
+                self._ledger.drop("shutdown", left)
             else:
                 self._ledger.fail("sink_failed", left)
         for ticket in self._tickets:

@@ -38,15 +38,15 @@ class Scope:
     __slots__ = ("_merged", "ambient_only", "closed", "fields", "keys", "open", "reasons", "run")
 
     def __init__(self, fields: Mapping[str, bytes], run: Any = None, reasons: Mapping[str, str] | None = None) -> None:
-        self.fields = dict(fields)
-        self.run = run
-        self.reasons = {name: why for name, why in (reasons or {}).items() if name in self.fields}
+        self.fields: dict[str, bytes] = dict(fields)
+        self.run: Any = run
+        self.reasons: dict[str, str] = {name: why for name, why in (reasons or {}).items() if name in self.fields}
         """Names whose values were replaced by a marker, and why: each line must say so."""
-        self.closed = b"".join(b",%b:%b" % (encode(name), value) for name, value in self.fields.items())
-        self.open = self.closed + b","
+        self.closed: bytes = b"".join(b",%b:%b" % (encode(name), value) for name, value in self.fields.items())
+        self.open: bytes = self.closed + b","
         keys = RESERVED | _CALL_OPTIONS | self.fields.keys()
-        self.keys = _Clashing(keys) if self.reasons else keys
-        self.ambient_only = self.fields.keys() <= AMBIENT and not self.reasons
+        self.keys: frozenset[str] = _Clashing(keys) if self.reasons else keys
+        self.ambient_only: bool = self.fields.keys() <= AMBIENT and not self.reasons
         self._merged: dict[object, Scope] = {}
 
     def child(self, fields: Mapping[str, bytes], run: Any = None, reasons: Mapping[str, str] | None = None) -> "Scope":

@@ -68,8 +68,8 @@ class Gate:
     __slots__ = ("explicit", "level")
 
     def __init__(self, level: int, *, explicit: bool) -> None:
-        self.level = level
-        self.explicit = explicit
+        self.level: int = level
+        self.explicit: bool = explicit
 
 
 class Core:
@@ -77,7 +77,7 @@ class Core:
 
     def __init__(self, queue: RecordQueue, level: int, max_record_bytes: int, root_name: str) -> None:
         self.queue = queue
-        self.limit = max_record_bytes or sys.maxsize
+        self.limit: int = max_record_bytes or sys.maxsize
         self.root_name = root_name
         self.gates: dict[str, Gate] = {root_name: Gate(level, explicit=True)}
 
@@ -205,10 +205,9 @@ def _plain_call(level: str) -> Callable[..., bool]:
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
             return False
         timestamp = now()
-        self._append(Record(timestamp, source, context, message, body, size))
-        if timestamp > queue.attention_at:
-            queue.attend(timestamp)
-        return True
+        record = Record(timestamp, source, context, message, body, size)
+        self._append(record)
+        return queue.attend(record) if timestamp > queue.attention_at else True
 
     call.__name__ = level.lower()
     call.__qualname__ = f"Logger.{level.lower()}"
@@ -233,7 +232,7 @@ class Logger:
 
     def __init__(self, core: Core, name: str, bound: Scope | None = None, kin: "Logger | None" = None) -> None:
         self._core = core
-        self.name = name
+        self.name: str = name
         """Value of `logger` on its lines."""
         self._bound = bound
         self._gate = core.gate(name)
@@ -318,10 +317,9 @@ class Logger:
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, TYPED_SIZE):
             return False
         timestamp = now()
-        self._append(Record(timestamp, source, scope.open, None, event, TYPED_SIZE))
-        if timestamp > queue.attention_at:
-            queue.attend(timestamp)
-        return True
+        record = Record(timestamp, source, scope.open, None, event, TYPED_SIZE)
+        self._append(record)
+        return queue.attend(record) if timestamp > queue.attention_at else True
 
     # -- derived loggers ---------------------------------------------------------------------------------------------
 
@@ -505,10 +503,9 @@ class Logger:
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
             return False
         timestamp = now()
-        self._append(Record(timestamp, source, context, message, body, size))
-        if timestamp > queue.attention_at:
-            queue.attend(timestamp)
-        return True
+        record = Record(timestamp, source, context, message, body, size)
+        self._append(record)
+        return queue.attend(record) if timestamp > queue.attention_at else True
 
 
 def _try_fields(fields: Mapping[Any, object], limit: int) -> bytes:

@@ -72,7 +72,7 @@ class _Runtime:
     def __init__(self, config: LogConfig, queue: RecordQueue, *, console: bool, must_open: bool) -> None:
         self.writer_id = secrets.token_hex(4)
         self.opened: Future[None] = Future()
-        """Set once the file is open, or may come to be. With `must_open`, an OSError in it ended the runtime."""
+        """Set once the file is open, or may come to be. With `must_open`, an OSError in it means that nothing will."""
         self.closed: Future[CloseReport] = Future()
         self.console = Console() if console else None
         self.encoder = LineEncoder(self.writer_id, config.max_record_bytes)
@@ -144,10 +144,9 @@ class _Runtime:
             self.opened.set_result(None)
         except OSError as error:
             if self._must_open and error.errno not in _PASSING:
-                self._executor.shutdown()
-                self._stop_since = time.monotonic()
-                self.closed.set_result(self._report(0, in_order=False))
                 self.opened.set_exception(error)
+                await self._stop.wait()
+                self._end(self.batcher.give_up(error), in_order=False)
                 return
             self.opened.set_result(None)  # the batcher goes on trying
         finishing = asyncio.ensure_future(self._finish(asyncio.ensure_future(self._supervised())))
@@ -156,11 +155,12 @@ class _Runtime:
         self._wake.set()
         timeout = self._stop_deadline - time.monotonic()
         done, _ = await asyncio.wait({finishing}, timeout=None if timeout == float("inf") else max(timeout, 0.0))
-        left = 0
         if not done:
             finishing.cancel()
-            left = self.batcher.give_up("shutdown")
-        report = self._report(left, in_order=bool(done))
+        self._end(0 if done else self.batcher.give_up(), in_order=bool(done))
+
+    def _end(self, left: int, *, in_order: bool) -> None:
+        report = self._report(left, in_order=in_order)
         self._executor.submit(self.writer.abandon)  # behind whatever still hangs there
         self._executor.shutdown()
         if self.console is not None:
@@ -252,7 +252,7 @@ class Log(Logger):
     __slots__ = ("_console", "_pid", "_report", "_runtimes", "config")
 
     def __init__(self, config: LogConfig) -> None:
-        self.config = config
+        self.config: LogConfig = config
         self._console = config.console if isinstance(config.console, bool) else _stderr_is_terminal()
         self._report: CloseReport | None = None
         self._runtimes: dict[int, _Runtime] = {}
@@ -279,7 +279,10 @@ class Log(Logger):
             asyncio.get_running_loop()
         except RuntimeError:
             with contextlib.suppress(TimeoutError):  # a disk that hangs now may work later; records wait until then
-                self._check_opened(runtime.opened.exception(OPEN_TIMEOUT_S))
+                error = runtime.opened.exception(OPEN_TIMEOUT_S)
+                if error is not None:
+                    runtime.stop(0.0, "open failed")
+                self._check_opened(error)
         OPEN_LOGS.append(self)
         _exit.install(handle_sigterm=self.config.handle_sigterm)
 

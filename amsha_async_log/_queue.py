@@ -6,12 +6,12 @@ switch starts again. Such a loop starves the batcher for as long as it stays bus
 that is needed, within a budget: see `_Lending`.
 """
 
+import contextlib
 import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from msgspec import Struct
@@ -41,6 +41,8 @@ BLOCKED_POLL_S: Final = 0.002
 THREADS_REMEMBERED: Final = 64
 VIEW_RETRY_S: Final = 0.0002
 ERROR: Final = 40
+_ALWAYS: Final = -1.0
+"""A time that every record's is past."""
 
 
 class Source:
@@ -51,20 +53,20 @@ class Source:
     def __init__(
         self, event: str, level: str, levelno: int, head: bytes, mid: bytes, *, cut: int = 0, lifecycle: bool = False
     ) -> None:
-        self.event = event
-        self.level = level
-        self.levelno = levelno
-        self.head = head
+        self.event: str = event
+        self.level: str = level
+        self.levelno: int = levelno
+        self.head: bytes = head
         """The line up to the timestamp."""
-        self.mid = mid
+        self.mid: bytes = mid
         """From behind the timestamp to the message, or to the writer where there is none."""
-        self.cut = cut
+        self.cut: int = cut
         """Bytes of an encoded event to leave out: its tag, which `head` has."""
-        self.lifecycle = lifecycle
+        self.lifecycle: bool = lifecycle
         """True: part of the reserve is for it."""
 
 
-class Record(Struct, gc=False):
+class Record(Struct, gc=False, eq=False):
     """One record on the queue. No cycle can form: nothing it holds refers to a record."""
 
     timestamp: float
@@ -91,13 +93,13 @@ class _Lending:
         self._monotonic = monotonic
         self._sleep = sleep
         self.io_since: float | None = None
-        self.suspended = False
+        self.suspended: bool = False
         """True while the file cannot be written: then the batcher waits for the disk, not for the GIL."""
         self._lends_into_io = 0
         self._next = 0.0
-        self.count = 0
-        self.longest_s = 0.0
-        self.total_s = 0.0
+        self.count: int = 0
+        self.longest_s: float = 0.0
+        self.total_s: float = 0.0
 
     def io_began(self) -> None:
         self._lends_into_io = 0
@@ -134,8 +136,8 @@ class RecordQueue:
 
     A call (see `_logger`) does, in this order: `room_for` where `len(items) > mark`, `bytes_in +=`, `items.append`,
     `attend` where the record's time is past `attention_at`. Several threads at once may pass the bound by one record
-    each. `closed`, `parked` and `lingering` are kept as values of `mark` and `attention_at`, so that the call compares
-    twice whatever the state.
+    each. `closed`, `parked`, `lingering` and `sealed` are kept as values of `mark` and `attention_at` too, so that the
+    call compares twice whatever the state.
     """
 
     def __init__(
@@ -152,16 +154,16 @@ class RecordQueue:
     ) -> None:
         self.ledger = ledger
         self.items: deque[Record] = deque()
-        self.max_size = max_size or 2**62
-        self.max_bytes = max_bytes or 2**62
-        self.reserve = max(64, max_size // 16) if max_size else 0
-        self.high_mark = min(max(SLICE, self.max_size // 4), self.max_size - 1)
-        self.linger_mark = min(2 * SLICE, self.max_size // 4)
+        self.max_size: int = max_size or 2**62
+        self.max_bytes: int = max_bytes or 2**62
+        self.reserve: int = max(64, max_size // 16) if max_size else 0
+        self.high_mark: int = min(max(SLICE, self.max_size // 4), self.max_size - 1)
+        self.linger_mark: int = min(2 * SLICE, self.max_size // 4)
         self.block = block
         self.wake = wake
         self.own_threads: set[int] = set()
-        self.mark = 0
-        self.attention_at = 0.0
+        self.mark: int = 0
+        self.attention_at: float = 0.0
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
@@ -170,18 +172,20 @@ class RecordQueue:
     def reset(self) -> None:
         """Empty, at zero and parked, as a new log's or a forked child's queue is."""
         self.items.clear()
-        self.lending = _Lending(self._monotonic, self._sleep)
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.bytes_mark = self.max_bytes
-        self.closed = False
-        self.generation = 0
+        self.lending: _Lending = _Lending(self._monotonic, self._sleep)
+        self.bytes_in: int = 0
+        self.bytes_out: int = 0
+        self.bytes_mark: int = self.max_bytes
+        self.closed: bool = False
+        self.sealed: bool = False
+        """True once the batcher takes nothing more, ever."""
+        self.generation: int = 0
         self.loss_first: float | None = None
-        self.loss_last = 0.0
-        self.late_bodies = 0
+        self.loss_last: float = 0.0
+        self.late_bodies: int = 0
         """Records with a `LateBody` put in so far."""
         self._reachable = False
-        self.starving = False
+        self.starving: bool = False
         """The thread that last woke the batcher never pauses, and the batcher was not seen to run by itself."""
         self._used: dict[int, tuple[float, float]] = {}
         self.park()
@@ -226,16 +230,34 @@ class RecordQueue:
         if self.loss_first is None:
             self.loss_first = now
 
-    def attend(self, timestamp: float) -> None:
-        """Called with a record just put in, when the batcher is parked or late: wake it, lend it the GIL."""
+    def attend(self, record: Record) -> bool:
+        """Called with a record just put in, when the batcher is parked, late or gone: wake it, lend it the GIL.
+
+        Returns False if the record came too late to be written: the log was closed while the call was under way.
+        """
+        if self.sealed:
+            return self._take_back(record)
         if self.attention_at == 0.0:
-            self.attention_at = timestamp + OVERDUE_S
+            self.attention_at = record.timestamp + OVERDUE_S
             self._wake_now()
             self.starving = self._caller_is_busy() and not self._reachable
             if self.starving:
                 self._lend(WAKING_LEND_S)
         else:
             self._lend(WAKING_LEND_S)
+        return True
+
+    def _take_back(self, record: Record) -> bool:
+        """Refuse a record that is on the queue already, unless the batcher took it after all.
+
+        Whoever gets it off the queue has it: both do so in one step under the GIL, since records compare by identity.
+        """
+        try:
+            self.items.remove(record)
+        except ValueError:
+            return True
+        self.bytes_in -= record.size
+        return self.refuse(record.source, "closed")
 
     def has_room(self) -> bool:
         """Is a quarter of each bound free? Less would be no room for several that wait for it."""
@@ -294,11 +316,15 @@ class RecordQueue:
 
     def park(self) -> None:
         """The batcher will sleep until the next record wakes it. It must look at the queue once more after this."""
+        if self.sealed:
+            return
         self.mark = -1 if self.closed else self.high_mark
         self.attention_at = 0.0
 
     def expect(self, within_s: float, *, lingering: bool = False) -> None:
         """The batcher means to be back within `within_s`; a call later than that lends."""
+        if self.sealed:
+            return
         if not self.closed:
             self.mark = self.linger_mark if lingering else self.high_mark
         self.attention_at = self._clock() + within_s + OVERDUE_S
@@ -326,6 +352,17 @@ class RecordQueue:
         self.closed = True
         self.mark = -1
 
+    def seal(self) -> list[Record]:
+        """After `close`: take nothing more after what this returns, which calls under way have just put in."""
+        self.sealed = True
+        self.attention_at = _ALWAYS
+        records: list[Record] = []
+        with self.moving(), contextlib.suppress(IndexError):  # a call may take its own record back between two steps
+            while True:
+                records.append(self.items.popleft())
+                self.ledger.taken[records[-1].source.level] += 1
+        return records
+
     def waiting(self) -> Counter[str]:
         """Level to records in the queue."""
         return Counter([record.source.level for record in list(self.items)])
@@ -340,7 +377,7 @@ class RecordQueue:
                     return view
             self._sleep(VIEW_RETRY_S)  # the batcher is moving records; let it
 
-    @contextmanager
+    @contextlib.contextmanager
     def moving(self) -> Iterator[None]:
         """Around every change that takes more than one step in the ledger; on the log's own thread only."""
         self.generation += 1

@@ -129,9 +129,9 @@ class Execution(_Run):
         max_retries: int | None,
         fields: Mapping[str, object],
     ) -> None:
-        self.execution_id = execution_id or uuid7()
+        self.execution_id: str = execution_id or uuid7()
         """A UUID of version 7, or the caller's own id."""
-        self.crew_name = crew_name
+        self.crew_name: str = crew_name
         self._parent_id = parent_execution_id
         self._depends_on = depends_on
         self._inputs = inputs
@@ -170,8 +170,8 @@ class Step(_Run):
         name: str,
         fields: Mapping[str, object],
     ) -> None:
-        self.step_id = uuid7()
-        self.execution = execution
+        self.step_id: str = uuid7()
+        self.execution: Execution = execution
         self._parent = parent
         super().__init__(
             emitter,

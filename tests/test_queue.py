@@ -58,17 +58,17 @@ class Rig:
     def _wake(self) -> None:
         self.wakes += 1
 
-    def put(self, source: Source = INFO, size: int = 10) -> bool:
+    def put(self, source: Source = INFO, size: int = 10, *, looked: bool = False) -> bool:
+        """`looked`: the call had found room before."""
         queue = self.queue
-        if len(queue.items) > queue.mark and not queue.room_for(source):
+        if not looked and len(queue.items) > queue.mark and not queue.room_for(source):
             return False
         queue.bytes_in += size
         if queue.bytes_in > queue.bytes_mark and not queue.room_for_bytes(source, size):
             return False
-        queue.items.append(Record(self.clock.now, source, b",", "m", b"{}", size))
-        if self.clock.now > queue.attention_at:
-            queue.attend(self.clock.now)
-        return True
+        record = Record(self.clock.now, source, b",", "m", b"{}", size)
+        queue.items.append(record)
+        return queue.attend(record) if self.clock.now > queue.attention_at else True
 
     def drain(self) -> int:
         taken = 0
@@ -382,6 +382,42 @@ def test_refusals_of_many_threads_are_all_counted() -> None:
     assert rig.queue.view().totals().refused == 160_000
 
 
+def test_a_record_that_comes_after_the_seal_is_refused_by_its_own_call() -> None:
+    rig = Rig()
+    rig.queue.close()
+    assert rig.put(looked=True) is True
+    assert len(rig.queue.seal()) == 1
+    assert rig.put(looked=True) is False
+    assert rig.queue.view().by_reason() == {"closed": {"INFO": 1}}
+    assert not rig.queue.items
+
+
+def test_calls_of_many_threads_during_the_seal_are_taken_or_refused() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            rig = Rig(max_size=10**6)
+            outcomes: list[bool] = []
+            threads = [
+                threading.Thread(target=lambda r=rig: outcomes.extend([r.put(looked=True) for _ in range(500)]))
+                for _ in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            while len(rig.queue.items) < 500:
+                time.sleep(0)
+            rig.queue.close()
+            taken = len(rig.queue.seal())
+            for thread in threads:
+                thread.join()
+            totals = rig.queue.view().totals()
+            assert (sum(outcomes), len(outcomes) - sum(outcomes)) == (taken, totals.refused)
+            assert (totals.offered, totals.accepted, len(rig.queue.items)) == (2000, taken, 0)
+    finally:
+        sys.setswitchinterval(interval)
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Any order of puts, takes, losses and closing keeps the ledger's two identities, by level and in total."""
 
@@ -442,6 +478,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def close(self) -> None:
         self.rig.queue.close()
 
+    @rule()
+    @precondition(lambda self: self.rig.queue.closed and not self.in_hand)
+    def seal(self) -> None:
+        self.in_hand = self.rig.queue.seal()
+
+    @rule(source=st.sampled_from([INFO, ERROR]), size=st.integers(0, 30))
+    @precondition(lambda self: self.rig.queue.closed)
+    def put_by_a_call_that_began_before_the_close(self, source: Source, size: int) -> None:
+        self.offered[source.level] += 1
+        self.accepted[source.level] += self.rig.put(source, size, looked=True)
+
     @invariant()
     def totals_hold(self) -> None:
         totals = self.rig.queue.view().totals()
@@ -465,7 +512,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def bounds_hold(self) -> None:
-        assert len(self.rig.queue.items) <= 64 + self.rig.queue.reserve
+        queue = self.rig.queue
+        assert queue.closed or len(queue.items) <= 64 + queue.reserve
+
+    @invariant()
+    def nothing_waits_on_a_sealed_queue(self) -> None:
+        assert not (self.rig.queue.sealed and self.rig.queue.items)
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -18,7 +18,7 @@ from ._verify import run_verify
 
 __all__ = ["app", "run"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="amsha-log",
     help="Read the logs of amsha_async_log: follow them, list executions, show one, prove that nothing is missing.",
     epilog="Example: amsha-log ls logs/",

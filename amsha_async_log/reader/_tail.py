@@ -60,7 +60,7 @@ class Follower:
     def __init__(self, *paths: StrPath) -> None:
         self._paths = paths
         self._positions: dict[FileId, Position] = {}
-        self.unreadable = 0
+        self.unreadable: int = 0
         """Lines passed over because they are no JSON objects."""
 
     def start(self, last: int = 10) -> list[Record]:
