@@ -6,8 +6,6 @@ the bound refuses what does not fit.
 """
 
 import asyncio
-import contextlib
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +18,7 @@ from ._console import Console
 from ._encoder import LineEncoder
 from ._queue import ERROR, SLICE, Record, RecordQueue
 from ._snapshot import LateBody, load_code_lines
+from ._stderr import tell
 from ._writer import SegmentLostError, SegmentWriter
 from .records import LogDropped, LogSinkFailed, LogSinkRecovered
 
@@ -310,13 +309,13 @@ class Batcher:
         self.sink_error = _said(error)
         self._queue.lending.suspended = True
         where = self._writer.path or "the log"
-        _tell(f"cannot write {where}: {self.sink_error}; records wait in memory, then are refused")
+        tell(f"cannot write {where}: {self.sink_error}; records wait in memory, then are refused")
 
     def _note_recovery(self, error: OSError, since: float, attempts: int) -> None:
         self.sink_ok = True
         self._queue.lending.suspended = False
         took = self._clock() - since
-        _tell(f"writing {self._writer.path or 'the log'} again after {took:.1f} s")
+        tell(f"writing {self._writer.path or 'the log'} again after {took:.1f} s")
         failed = LogSinkFailed(error_type=type(error).__name__, error_message=_said(error), since=since)
         recovered = LogSinkRecovered(duration_seconds=took, attempts=attempts)
         self._happened += [(failed, "cannot write", "ERROR"), (recovered, "writing again", "WARNING")]
@@ -331,7 +330,7 @@ class Batcher:
         if self._writer.prune_error is not self._prune_error:
             self._prune_error = self._writer.prune_error
             if self._prune_error is not None:
-                _tell(f"cannot delete old segments: {self._prune_error}; they are kept")
+                tell(f"cannot delete old segments: {self._prune_error}; they are kept")
 
     async def _sync(self) -> None:
         """fsync. After an error a new segment begins, and nothing is called durable any more."""
@@ -340,7 +339,7 @@ class Batcher:
         except OSError as error:
             self._sync_failed = True
             self.sink_error = _said(error)
-            _tell(f"fsync of {self._writer.path} failed: {self.sink_error}; what is on disk is unknown")
+            tell(f"fsync of {self._writer.path} failed: {self.sink_error}; what is on disk is unknown")
             try:
                 await self._insist(self._writer.rotate)
             except SegmentLostError:
@@ -417,9 +416,3 @@ def _resolve(ticket: Ticket, *, done: bool) -> None:
 
 def _said(error: OSError) -> str:
     return f"{error.strerror or error} (errno {error.errno})" if error.errno else str(error)
-
-
-def _tell(text: str) -> None:
-    """One line on stderr, the only place left when the file does not work."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # no stderr: nobody to tell
-        sys.stderr.write(f"amsha_async_log: {text}\n")

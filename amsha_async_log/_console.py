@@ -2,11 +2,13 @@
 
 import queue
 import sys
+import threading
 import time
 from typing import Any, Final, TextIO
 
 import msgspec
 
+from . import _stderr
 from ._threads import start_daemon
 
 __all__ = ["Console"]
@@ -25,6 +27,7 @@ class Console:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
         self._chunks: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
         self.dropped = 0
         """Lines not shown because the terminal was too slow or broken."""
         start_daemon(self._run)
@@ -36,19 +39,19 @@ class Console:
         else:
             self._chunks.put((chunk, lines))
 
-    def close(self) -> None:
-        """Let the thread end after what is queued; does not wait for it."""
+    def close(self, wait_s: float = 0.0) -> None:
+        """Let the thread end after what is queued. Waits for that for at most `wait_s` seconds."""
         self._chunks.put(None)
+        self._ended.wait(wait_s)
 
     def _run(self) -> None:
         while (item := self._chunks.get()) is not None:
             chunk, lines = item
-            stream = self._stream or sys.stderr
             try:
-                stream.write("".join([format_line(line) for line in chunk.splitlines()]))
-                stream.flush()
+                _stderr.write(self._stream or sys.stderr, "".join([format_line(line) for line in chunk.splitlines()]))
             except Exception:  # noqa: BLE001 - closed, full, absent or odd: the file has the lines
                 self.dropped += lines
+        self._ended.set()
 
 
 def format_line(line: bytes) -> str:

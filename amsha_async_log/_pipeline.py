@@ -29,6 +29,7 @@ from ._logger import Core, Logger
 from ._queue import RecordQueue
 from ._registry import OPEN_LOGS
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
+from ._stderr import tell
 from ._threads import DaemonExecutor, start_daemon
 from ._version import VERSION
 from ._waiting import sleep, wait_for
@@ -57,6 +58,8 @@ OPEN_TIMEOUT_S: Final = 5.0
 GRACE_S: Final = 0.25
 """What a close allows the log's loop beyond the time-out to report, before it reports by itself."""
 RESTART_S: Final = 0.1
+CONSOLE_WAIT_S: Final = 0.2
+"""How long a close in order waits for the terminal to show the last lines; part of `GRACE_S` at the worst."""
 _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
 """Errors of a file system that may work later: no fault of the configuration."""
 ROOT_NAME: Final = "amsha"
@@ -164,7 +167,7 @@ class _Runtime:
         self._executor.submit(self.writer.abandon)  # behind whatever still hangs there
         self._executor.shutdown()
         if self.console is not None:
-            self.console.close()
+            self.console.close(CONSOLE_WAIT_S if in_order else 0.0)
         self.closed.set_result(report)
 
     async def _supervised(self) -> None:
@@ -174,7 +177,7 @@ class _Runtime:
                 await self.batcher.run()
             except Exception as error:  # noqa: BLE001 - the log must outlive its own defects, and says so
                 self.batcher.fail_in_hand()
-                _tell(f"the batcher failed and is started again: {type(error).__name__}: {error}")
+                tell(f"the batcher failed and is started again: {type(error).__name__}: {error}")
                 await asyncio.sleep(RESTART_S)
             else:
                 return
@@ -433,7 +436,7 @@ class Log(Logger):
                 runtime = self._begin(must_open=False)
             except RuntimeError as error:  # the interpreter is ending and starts no threads: counted at the close
                 self._runtimes.clear()
-                _tell(f"cannot start in this process: {error}")
+                tell(f"cannot start in this process: {error}")
                 return
         runtime.wake()
 
@@ -463,7 +466,7 @@ class Log(Logger):
             _exit.release_sigterm()
             lost = self._report.dropped + self._report.failed
             if lost:
-                _tell(
+                tell(
                     f"{self.config.path} was not closed in order: {lost} of {self._report.accepted} records lost, "
                     f"{self._report.left_behind} of them left behind"
                 )
@@ -504,11 +507,6 @@ def open_log(path: str | os.PathLike[str] | None = None, **options: Any) -> Log:
 
 def _stderr_is_terminal() -> bool:
     return bool(sys.stderr and sys.stderr.isatty())
-
-
-def _tell(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # no stderr: nobody to tell
-        sys.stderr.write(f"amsha_async_log: {text}\n")
 
 
 def _boot_id() -> str | None:

@@ -1,11 +1,15 @@
 """However a process ends, what was accepted is in the file, or the rest is counted, within bounded time."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
-from programs import check_complete, lines, program, records, run
+from programs import LIMIT_S, check_complete, lines, program, records, run
 
 OPEN = """
     import asyncio, os, signal, sys, time
@@ -140,6 +144,24 @@ def test_a_hung_disk_does_not_hold_the_process(tmp_path: Path) -> None:
         os.close(reader)
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert "left behind" in done.stderr
+
+
+def test_neither_a_hung_disk_nor_a_full_stderr_pipe_holds_the_process(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "app.jsonl")
+    reader = os.open(tmp_path / "app.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+    unread, stderr = os.pipe()
+    try:
+        os.set_blocking(stderr, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(stderr, bytes(4096))
+        os.set_blocking(stderr, True)
+        code = textwrap.dedent(OPEN.replace("shutdown_timeout_s=3", "shutdown_timeout_s=0.5")) + "burst()\n"
+        done = subprocess.run([sys.executable, "-c", code, tmp_path], stderr=stderr, timeout=LIMIT_S, check=False)
+    finally:
+        for descriptor in (reader, unread, stderr):
+            os.close(descriptor)
+    assert done.returncode == 0
 
 
 def test_close_reports_what_a_hung_disk_kept(tmp_path: Path) -> None:
@@ -295,7 +317,9 @@ def test_sigterm_reaches_a_worker_that_multiprocessing_terminates(tmp_path: Path
         context = multiprocessing.get_context("fork")
         ready = context.Event()
         process = context.Process(target=work, args=(ready,))
-        process.start(); ready.wait(); process.terminate(); process.join()
+        process.start(); ready.wait()
+        while process.is_alive():  # Python may notice a signal only after a call that had just begun to block
+            process.terminate(); process.join(0.5)
         """,
         tmp_path,
     )
