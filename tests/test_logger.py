@@ -629,12 +629,13 @@ def test_call_from_a_trace_function(opened: Callable[..., Log], log_path: Path) 
         return None
 
     log.set_level("DEBUG")
+    before = sys.gettrace()  # coverage's
     sys.settrace(trace)
     try:
         for number in range(50):
             log.info("%d", number, bad={1, 2})
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     log.close()
     assert len(user_lines(log_path)) == 50 + len(counted)
 

@@ -165,7 +165,10 @@ def decode_record(data: bytes) -> dict[str, Any] | None:
     try:
         value = msgspec.json.decode(data)
     except msgspec.ValidationError:  # a number that no float can hold
-        value = json.loads(data)
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):  # and what comes after it is no JSON
+            return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
