@@ -30,20 +30,19 @@ class _Clashing(frozenset[str]):
 class Scope:
     """An immutable set of fields that go on every line, kept as encoded JSON so that a call pays nothing for them.
 
-    `fields` maps each name to its encoded value. `open` and `closed` are what stands between envelope and fields of
-    a line that has fields of its own and of one that has not. `keys` are the names that a call must not use as they
+    `fields` maps each name to its encoded value. `text` is all of them as they stand between a line's envelope and its
+    own fields, with a comma at both ends. `keys` are the names that a call must not use as they
     are: the envelope's, the call's options, and this scope's. `run` is the execution or step that made the scope.
     """
 
-    __slots__ = ("_merged", "ambient_only", "closed", "fields", "keys", "open", "reasons", "run")
+    __slots__ = ("_merged", "ambient_only", "fields", "keys", "reasons", "run", "text")
 
     def __init__(self, fields: Mapping[str, bytes], run: Any = None, reasons: Mapping[str, str] | None = None) -> None:
         self.fields: dict[str, bytes] = dict(fields)
         self.run: Any = run
         self.reasons: dict[str, str] = {name: why for name, why in (reasons or {}).items() if name in self.fields}
         """Names whose values were replaced by a marker, and why: each line must say so."""
-        self.closed: bytes = b"".join(b",%b:%b" % (encode(name), value) for name, value in self.fields.items())
-        self.open: bytes = self.closed + b","
+        self.text: bytes = b"".join(b",%b:%b" % (encode(name), value) for name, value in self.fields.items()) + b","
         keys = RESERVED | _CALL_OPTIONS | self.fields.keys()
         self.keys: frozenset[str] = _Clashing(keys) if self.reasons else keys
         self.ambient_only: bool = self.fields.keys() <= AMBIENT and not self.reasons

@@ -36,6 +36,15 @@ def make_source(event: str, level: str, logger: str, *, cut: int = 0, lifecycle:
     )
 
 
+def _split(lines: bytes, number: int) -> list[bytes]:
+    """The `number` values of an encoded sequence. JSON text holds no raw newline, unless somebody put it there."""
+    values = lines.split(b"\n")
+    values.pop()
+    if len(values) != number:
+        raise _BrokenLineError
+    return values
+
+
 class _BrokenLineError(ValueError):
     """A body holds a newline."""
 
@@ -87,63 +96,60 @@ class LineEncoder:
         number = len(records)
         sources = [record.source for record in records]
         texts = [record.message for record in records]
-        scalars: list[object] = [None] * (3 * number)
-        scalars[0::3] = [record.timestamp for record in records]
-        scalars[1::3] = texts
-        scalars[2::3] = range(self.next_seq, self.next_seq + number)
-        encoded = _lines(scalars).split(b"\n")  # JSON text holds no raw newline, so this is exact
-        encoded.pop()
-        messages = encoded[1::3]
-        bodies = [record.body for record in records]
+        untexted = texts.count(None)  # typed events, encoded already or not
+        width = 2 if untexted == number else 3
+        scalars: list[object] = [None] * (width * number)
+        scalars[0::width] = [record.timestamp for record in records]
+        scalars[1::width] = range(self.next_seq, self.next_seq + number)
+        if width > 2:  # noqa: PLR2004
+            scalars[2::width] = texts
+        encoded = _split(_lines(scalars), width * number)
+        messages = [b""] * number if untexted == number else encoded[2::width]
+        if 0 < untexted < number:
+            messages = [b"" if text is None else message for text, message in zip(texts, messages, strict=True)]
         contexts = [record.context for record in records]
-        events: list[int] = []
-        if None in texts:  # typed events, encoded already or not
-            events = [i for i, text in enumerate(texts) if text is None]
-            self._encode_events(events, sources, messages, bodies, contexts)
-        for i in [i for i, body in enumerate(bodies) if body.__class__ is LateBody]:
-            bodies[i] = bodies[i].finish()  # type: ignore[attr-defined]
+        bodies: list[Any] = [record.body for record in records]
+        late = [i for i, body in enumerate(bodies) if body.__class__ is not bytes]
+        tails = self._late_tails(late, bodies, sources) if late else [body[1:] for body in bodies]
+        if b"}" in tails:  # no fields, hence no comma before them either
+            contexts = [
+                context if len(tail) > 1 else context.rstrip(b",")
+                for context, tail in zip(contexts, tails, strict=True)
+            ]
         pieces: list[bytes] = [b"\n"] * (_PIECES * number)
         pieces[0::_PIECES] = [source.head for source in sources]
-        pieces[1::_PIECES] = encoded[0::3]
+        pieces[1::_PIECES] = encoded[0::width]
         pieces[2::_PIECES] = [source.mid for source in sources]
         pieces[3::_PIECES] = messages
         pieces[4::_PIECES] = [self._writer] * number
-        pieces[5::_PIECES] = encoded[2::3]
+        pieces[5::_PIECES] = encoded[1::width]
         pieces[6::_PIECES] = contexts
-        pieces[7::_PIECES] = [body[1:] for body in bodies]  # type: ignore[index]  # all are bytes by now
+        pieces[7::_PIECES] = tails
         text = b"".join(pieces)
-        if text.count(b"\n") != number:  # raw JSON with newlines in it: would be read as lines of its own
+        # Raw JSON with newlines in it would be read as lines of its own. In typed events `_split` has looked for it.
+        if len(late) < number and text.count(b"\n") != number:
             raise _BrokenLineError
-        if events and text.rfind(b"null") >= 0 and self._degrade_not_finite([records[i] for i in events]):
+        if late and text.rfind(b"null") >= 0 and self._degrade_not_finite([records[i] for i in late]):
             return self._compose(records)
         self.next_seq += number
         return text
 
-    def _encode_events(
-        self,
-        events: list[int],
-        sources: list[Source],
-        messages: list[bytes],
-        bodies: list[Any],
-        contexts: list[bytes],
-    ) -> None:
-        for i in events:
-            messages[i] = b""
-            body = bodies[i]
-            if body.__class__ is bytes or body.__class__ is LateBody:
-                continue
-            body = self._event_body(body, sources[i].cut)
-            if len(body) > len(b"{}"):
-                bodies[i] = body
-            else:  # no field but the tag, hence no comma either
-                bodies[i] = b"{}"
-                contexts[i] = contexts[i][:-1]
-
-    def _event_body(self, event: Any, cut: int) -> bytes:
-        body = encode(event)
-        if len(body) > self._limit:
+    def _late_tails(self, late: list[int], bodies: list[Any], sources: list[Source]) -> list[bytes]:
+        """Each body without its opening brace; those of `late` are encoded first, the typed events in one call."""
+        events = [i for i in late if bodies[i].__class__ is not LateBody]
+        encoded = _split(_lines([bodies[i] for i in events]), len(events))
+        if events and len(max(encoded, key=len)) > self._limit:
             raise _TooLargeError
-        return body[cut:]
+        if len(events) == len(bodies):
+            return [body[source.cut + 1 :] or b"}" for body, source in zip(encoded, sources, strict=True)]
+        tails = [b"" if body.__class__ is not bytes else body[1:] for body in bodies]
+        for i, body in zip(events, encoded, strict=True):
+            tails[i] = body[sources[i].cut + 1 :] or b"}"
+        for i in set(late).difference(events):
+            tails[i] = bodies[i].finish()[1:]
+            if b"\n" in tails[i]:
+                raise _BrokenLineError
+        return tails
 
     def _degrade_not_finite(self, records: list[Record]) -> bool:
         """Degrade those events whose NaN or infinity became a null. True if there were any."""
@@ -153,6 +159,12 @@ class LineEncoder:
                 self._degraded_event(record)
                 found = True
         return found
+
+    def _event_body(self, event: Any, cut: int) -> bytes:
+        body = encode(event)
+        if len(body) > self._limit:
+            raise _TooLargeError
+        return b"{" + (body[cut + 1 :] or b"}")
 
     def _degraded_event(self, record: Record) -> bytes:
         """Degrade the event of a record, in the record: it may have to be encoded again, but is counted once."""
@@ -168,8 +180,6 @@ class LineEncoder:
         elif not isinstance(body, bytes):
             try:
                 body = self._event_body(body, record.source.cut)
-                record.context = record.context if len(body) > len(b"{}") else record.context[:-1]
-                body = body if len(body) > len(b"{}") else b"{}"
             except Exception:  # noqa: BLE001 - a value msgspec cannot encode
                 body = self._degraded_event(record)
         first = False
@@ -177,8 +187,6 @@ class LineEncoder:
             body, first = mark_body(body, "", "")
         if record.message is not None and clean_text(record.message) != record.message:
             record.message = clean_text(record.message)
-            if body == b"{}":
-                record.context += b","
             body, first = mark_body(body, "message", "not UTF-8")
         record.body = body
         if first:

@@ -192,12 +192,10 @@ def _plain_call(level: str) -> Callable[..., bool]:
                     return self._put_rare(source, scope, message, args, fields)
             except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
                 return self._put_rare(source, scope, message, args, fields)
-            context = scope.open
         elif scope.reasons:
             return self._put_rare(source, scope, message, args, fields)
         else:
             body = b"{}"
-            context = scope.closed
         size = len(body) + len(message)
         if size > LOOK_SIZE and needs_a_look(body, message, self._limit):
             return self._put_rare(source, scope, message, args, fields)
@@ -205,7 +203,7 @@ def _plain_call(level: str) -> Callable[..., bool]:
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
             return False
         timestamp = now()
-        record = Record(timestamp, source, context, message, body, size)
+        record = Record(timestamp, source, scope.text, message, body, size)
         self._append(record)
         return queue.attend(record) if timestamp > queue.attention_at else True
 
@@ -317,7 +315,7 @@ class Logger:
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, TYPED_SIZE):
             return False
         timestamp = now()
-        record = Record(timestamp, source, scope.open, None, event, TYPED_SIZE)
+        record = Record(timestamp, source, scope.text, None, event, TYPED_SIZE)
         self._append(record)
         return queue.attend(record) if timestamp > queue.attention_at else True
 
@@ -442,10 +440,8 @@ class Logger:
             if not fields and error is None and scope.keys.isdisjoint(plan.names):
                 body = _try_encode(event)
                 if body[:1] == b"{" and b"null" not in body and not needs_a_look(body, None, self._limit):
-                    body = body[plan.cut :]
-                    if len(body) <= len(b"{}"):
-                        return self._put(source, scope.closed, None, b"{}", len(body))
-                    return self._put(source, scope.open, None, body, len(body))
+                    body = b"{" + (body[plan.cut + 1 :] or b"}")
+                    return self._put(source, scope, None, body, len(body))
             return self._put_fields(
                 source, scope, None, {**event_fields(event, tagged=plan.tagged), **fields}, error, {}
             )
@@ -489,21 +485,20 @@ class Logger:
                 self._queue.ledger.degraded[source.level] += 1
         size = len(body) + len(message or "")
         if trace is None:
-            context = scope.open if len(body) > len(b"{}") else scope.closed
-            return self._put(source, context, message, body, size)
+            return self._put(source, scope, message, body, size)
         self._queue.late_bodies += 1
-        accepted = self._put(source, scope.open, message, LateBody(body, trace), size + TYPED_SIZE)
+        accepted = self._put(source, scope, message, LateBody(body, trace), size + TYPED_SIZE)
         if not accepted:
             self._queue.late_bodies -= 1
         return accepted
 
-    def _put(self, source: Source, context: bytes, message: str | None, body: object, size: int) -> bool:
+    def _put(self, source: Source, scope: Scope, message: str | None, body: object, size: int) -> bool:
         queue = self._queue
         queue.bytes_in = waiting = queue.bytes_in + size
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
             return False
         timestamp = now()
-        record = Record(timestamp, source, context, message, body, size)
+        record = Record(timestamp, source, scope.text, message, body, size)
         self._append(record)
         return queue.attend(record) if timestamp > queue.attention_at else True
 

@@ -23,6 +23,9 @@ __all__ = ["SLICE", "Record", "RecordQueue", "Source"]
 SLICE: Final = 256
 """Records encoded in one go; about 200 us of CPU."""
 
+LINGER_SLICES: Final = 4
+"""Slices of records that wake a batcher which rests for the flush interval: a wake-up costs as much as 100 records."""
+
 OVERDUE_S: Final = 0.1
 """A batcher that is this much later than it meant to be is taken for starved."""
 
@@ -158,7 +161,7 @@ class RecordQueue:
         self.max_bytes: int = max_bytes or 2**62
         self.reserve: int = max(64, max_size // 16) if max_size else 0
         self.high_mark: int = min(max(SLICE, self.max_size // 4), self.max_size - 1)
-        self.linger_mark: int = min(2 * SLICE, self.max_size // 4)
+        self.linger_mark: int = min(LINGER_SLICES * SLICE, self.max_size // 4)
         self.block = block
         self.wake = wake
         self.own_threads: set[int] = set()

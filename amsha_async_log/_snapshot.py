@@ -190,7 +190,10 @@ def degrade_event(event: Struct, limit: int) -> bytes:
 
 
 def mark_body(body: bytes, name: str, reason: str) -> tuple[bytes, bool]:
-    """`body` with one more mark, and whether it is its first. A body that is no JSON is replaced by a mark."""
+    """`body` on one line with one more mark, if there is a `name`, and whether that is its first.
+
+    A body that is no JSON is replaced by a mark.
+    """
     try:
         fields = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError):
@@ -199,7 +202,7 @@ def mark_body(body: bytes, name: str, reason: str) -> tuple[bytes, bool]:
     known = marks if isinstance(marks, dict) else {}
     if known:
         del fields[DEGRADED]
-    return degrade(fields, 0, {**known, **({name: reason} if name else {})})[0], not known
+    return degrade(fields, 0, {**known, **({name: reason} if name else {})})[0], bool(name) and not known
 
 
 def _few(reasons: dict[str, str]) -> dict[str, str]:

@@ -206,6 +206,28 @@ def test_raw_json_keeps_its_content(channel: Channel) -> None:
     assert user_fields(channel.new_lines()[0]) == {"value": {"a": [1, None]}}
 
 
+@pytest.mark.parametrize("how", ["call", "error", "event", "declared as a scalar"])
+def test_raw_json_with_line_breaks_becomes_one_line(channel: Channel, how: str) -> None:
+    class Free(msgspec.Struct, tag="free", tag_field="event"):
+        value: Any
+
+    class Declared(msgspec.Struct, tag="declared", tag_field="event"):
+        value: str
+
+    raw = msgspec.Raw(b'{"a":\n[1,\n2]}')
+    log = channel.log
+    {
+        "call": lambda: log.info("x", value=raw),
+        "error": lambda: log.error("x", exc_info=ValueError("y"), value=raw),
+        "event": lambda: log.emit(Free(raw)),
+        "declared as a scalar": lambda: log.emit(Declared(raw)),  # type: ignore[arg-type]
+    }[how]()
+    log.emit(Declared("after"))
+    line, after = channel.new_lines()
+    assert (line["value"], after["value"]) == ({"a": [1, 2]}, "after")
+    assert log.stats().degraded == 0
+
+
 @pytest.mark.parametrize("depth", [10, 31, 32, 33, 100, 300])
 def test_nesting_that_every_reader_can_decode_is_kept_or_marked(channel: Channel, depth: int) -> None:
     value: Any = "core"
