@@ -15,7 +15,7 @@ __all__ = ["AMBIENT", "CURRENT", "ROOT", "Scope", "uuid7"]
 AMBIENT: Final = frozenset({"execution_id", "crew_name", "step_id"})
 """Keys that executions and steps put on every line below them."""
 
-_CALL_OPTIONS: Final = frozenset({"exc_info", "extra"})
+_NOT_FOR_CALLS: Final = RESERVED | {"exc_info", "extra"}
 _MERGES_KEPT: Final = 64
 encode: Final = msgspec.json.encode
 
@@ -43,7 +43,7 @@ class Scope:
         self.reasons: dict[str, str] = {name: why for name, why in (reasons or {}).items() if name in self.fields}
         """Names whose values were replaced by a marker, and why: each line must say so."""
         self.text: bytes = b"".join(b",%b:%b" % (encode(name), value) for name, value in self.fields.items()) + b","
-        keys = RESERVED | _CALL_OPTIONS | self.fields.keys()
+        keys = _NOT_FOR_CALLS.union(self.fields)
         self.keys: frozenset[str] = _Clashing(keys) if self.reasons else keys
         self.ambient_only: bool = self.fields.keys() <= AMBIENT and not self.reasons
         self._merged: dict[object, Scope] = {}

@@ -132,8 +132,10 @@ class _Plan:
 
     def exhausted(self, event: Struct, fields: Mapping[str, object]) -> bool:
         """Was this failure the last attempt?"""
+        if not self.failure:
+            return False
         attempt, most = (getattr(event, name, None) or fields.get(name) for name in ("attempt", "max_retries"))
-        return self.failure and isinstance(attempt, int) and isinstance(most, int) and 0 < most <= attempt
+        return isinstance(attempt, int) and isinstance(most, int) and 0 < most <= attempt
 
 
 def _field_types(kind: type[Struct]) -> list[object]:
@@ -226,7 +228,7 @@ class Logger:
     call returns: what is changed later does not show.
     """
 
-    __slots__ = ("_append", "_bound", "_core", "_gate", "_limit", "_queue", "_sources", "_typed", "name")
+    __slots__ = ("_append", "_bound", "_core", "_gate", "_limit", "_queue", "_rare", "_sources", "_typed", "name")
 
     def __init__(self, core: Core, name: str, bound: Scope | None = None, kin: "Logger | None" = None) -> None:
         self._core = core
@@ -241,6 +243,9 @@ class Logger:
             kin._sources if kin else tuple(make_source("log", level, name) for level in LEVELS)
         )
         self._typed: dict[type[Struct], Source] = kin._typed if kin else {}
+        """Of events that go on the queue as they are, at their own level."""
+        self._rare: dict[tuple[type[Struct], str], Source] = kin._rare if kin else {}
+        """Of all events, at any level."""
 
     if TYPE_CHECKING:
 
@@ -430,17 +435,16 @@ class Logger:
             plan = _plan(type(event))
             if level is None and plan.exhausted(event, fields):
                 level = "CRITICAL"
-            source = self._event_source(plan, type(event), None if level is None else _level_name(level))
+            source = self._event_source(plan, type(event), plan.level if level is None else _level_name(level))
             if self._gate.level > source.levelno:
                 return False
             if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
                 return False
             if self._bound is not None:
                 scope = scope.under(self._bound)
-            if not fields and error is None and scope.keys.isdisjoint(plan.names):
-                body = _try_encode(event)
-                if body[:1] == b"{" and b"null" not in body and not needs_a_look(body, None, self._limit):
-                    body = b"{" + (body[plan.cut + 1 :] or b"}")
+            if error is None and scope.keys.isdisjoint(plan.names):
+                body = self._try_event(event, plan, fields if scope.keys.isdisjoint(fields) else None)
+                if body:
                     return self._put(source, scope, None, body, len(body))
             return self._put_fields(
                 source, scope, None, {**event_fields(event, tagged=plan.tagged), **fields}, error, {}
@@ -448,11 +452,25 @@ class Logger:
         except Exception:  # noqa: BLE001 - as above; not a Struct, for one
             return self._queue.refuse(source, "unencodable")
 
-    def _event_source(self, plan: _Plan, kind: type[Struct], level: str | None) -> Source:
-        source = self._typed.get(kind)
-        if source is None or level is not None:
-            source = make_source(plan.event, level or plan.level, self.name, cut=plan.cut, lifecycle=plan.lifecycle)
-            if plan.pushed and level is None:
+    def _try_event(self, event: Struct, plan: _Plan, fields: Mapping[str, object] | None) -> bytes:
+        """The event and `fields` as one object where nothing is wrong with them, else nothing."""
+        if fields is None or not plan.names.isdisjoint(fields):
+            return b""
+        body = _try_encode(event)
+        if body[:1] != b"{" or body.rfind(b"null") >= 0 or needs_a_look(body, None, self._limit):
+            return b""
+        body = b"{" + (body[plan.cut + 1 :] or b"}")
+        if not fields:
+            return body
+        more = _try_fields(fields, self._limit - len(body))
+        return more if not more or body == b"{}" else b"%b,%b" % (body[:-1], more[1:])
+
+    def _event_source(self, plan: _Plan, kind: type[Struct], level: str) -> Source:
+        source = self._rare.get((kind, level))
+        if source is None:
+            source = make_source(plan.event, level, self.name, cut=plan.cut, lifecycle=plan.lifecycle)
+            self._rare[kind, level] = source
+            if plan.pushed and level == plan.level:
                 self._typed[kind] = source
         return source
 

@@ -18,10 +18,14 @@ _STEP = frozenset({"step_id"})
 """What an inner execution must not inherit."""
 
 
+EncodedContext = tuple[dict[str, bytes], dict[str, str]]
+"""Fields as a scope keeps them, and why some had to be replaced."""
+
+
 class _Emitter(Protocol):
     """The logger that an execution writes to."""
 
-    def encode_context(self, fields: Mapping[str, object]) -> tuple[dict[str, bytes], dict[str, str]]: ...
+    def encode_context(self, fields: Mapping[str, object]) -> EncodedContext: ...
 
     def emit_lifecycle(
         self, event: Struct, fields: Mapping[str, object], scope: Scope, error: BaseException | None
@@ -39,7 +43,6 @@ class _Run:
     def __init__(
         self,
         emitter: _Emitter,
-        context: Mapping[str, object],
         ends: tuple[type[Struct], type[Struct], type[Struct]],
         named: Mapping[str, Any],
         fields: Mapping[str, object],
@@ -47,7 +50,6 @@ class _Run:
         self.fields: dict[str, object] = dict(fields)
         """Fields of the run's own lines. Those added before it ends are on its last line."""
         self._emitter = emitter
-        self._context = context
         self._completed, self._failed, self._cancelled = ends
         self._named = named
         self._on_failure: dict[str, Any] = {}
@@ -77,7 +79,7 @@ class _Run:
 
     def __enter__(self) -> Self:
         self._outside = outside = CURRENT.get()
-        values, reasons = self._emitter.encode_context(self._context)
+        values, reasons = self._encoded_context()
         self._scope = outside.without(_STEP).child(values, self, reasons)
         CURRENT.set(self._scope)
         self._began = time.monotonic()
@@ -109,6 +111,10 @@ class _Run:
         self.__exit__(kind, error, traceback)
 
     @abstractmethod
+    def _encoded_context(self) -> EncodedContext:
+        """What every line inside carries."""
+
+    @abstractmethod
     def _started(self, outer: object) -> Struct:
         """The event of entering, inside the run `outer`."""
 
@@ -135,9 +141,9 @@ class Execution(_Run):
         self._parent_id = parent_execution_id
         self._depends_on = depends_on
         self._inputs = inputs
+        self._encoded: EncodedContext | None = None
         super().__init__(
             emitter,
-            {"execution_id": self.execution_id, "crew_name": crew_name},
             (events.ExecutionCompleted, events.ExecutionFailed, events.ExecutionCancelled),
             {},
             fields,
@@ -147,6 +153,14 @@ class Execution(_Run):
     def step(self, kind: str, name: str, /, **fields: object) -> "Step":
         """A step of this execution (`kind`: task, agent, tool, ...), to be entered. Steps nest by being entered."""
         return Step(self._emitter, self, None, kind, name, fields)
+
+    def _encoded_context(self) -> EncodedContext:
+        """Its id and its crew; encoded once, for all its steps."""
+        if self._encoded is None:
+            self._encoded = self._emitter.encode_context(
+                {"execution_id": self.execution_id, "crew_name": self.crew_name}
+            )
+        return self._encoded
 
     def _started(self, outer: object) -> Struct:
         around = _execution_of(outer)
@@ -175,7 +189,6 @@ class Step(_Run):
         self._parent = parent
         super().__init__(
             emitter,
-            {"execution_id": execution.execution_id, "crew_name": execution.crew_name, "step_id": self.step_id},
             (events.StepCompleted, events.StepFailed, events.StepCancelled),
             {"step_kind": kind, "step_name": name},
             fields,
@@ -184,6 +197,11 @@ class Step(_Run):
     def step(self, kind: str, name: str, /, **fields: object) -> "Step":
         """A step inside this one, wherever it is entered."""
         return Step(self._emitter, self.execution, self, kind, name, fields)
+
+    def _encoded_context(self) -> EncodedContext:
+        """Those of the execution, and the step's id, which is plain ASCII."""
+        values, reasons = self.execution._encoded_context()
+        return {**values, "step_id": b'"%b"' % self.step_id.encode()}, reasons
 
     def _started(self, outer: object) -> Struct:
         parent = self._parent
