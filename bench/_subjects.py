@@ -22,6 +22,7 @@ from amsha_async_log import Logger
 
 __all__ = [
     "FIELDS",
+    "CallLimit",
     "Floor",
     "StdlibQueue",
     "StructlogOrjson",
@@ -75,7 +76,40 @@ class Subject(Protocol):
         """Write everything and give the file up."""
 
 
-def plain_call(log: Logger) -> Callable[[], bool]:
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Snapshot(Struct, gc=False):
+    timestamp: float
+    message: str | None
+    body: object
+
+
+class CallLimit:
+    """No logger: the least of any call that takes keywords, keeps their values as they are now, and queues a struct.
+
+    Nothing is bounded, counted or checked: not the level, nor names that clash with the envelope, nor NaN.
+    """
+
+    def __init__(self) -> None:
+        self._queue: list[_Snapshot] = []
+
+    def info(self, message: str, /, **fields: Any) -> bool:
+        """One record of eight fields."""
+        self._queue.append(_Snapshot(time.time(), message, _encode(fields)))
+        return True
+
+    def emit(self, event: Struct, /) -> bool:
+        """One typed event."""
+        self._queue.append(_Snapshot(time.time(), None, event))
+        return True
+
+    def forget(self) -> None:
+        """Drop what is queued."""
+        self._queue.clear()
+
+
+def plain_call(log: Logger | CallLimit) -> Callable[[], bool]:
     """A plain call with eight fields."""
 
     def call() -> bool:
@@ -94,7 +128,7 @@ def plain_call(log: Logger) -> Callable[[], bool]:
     return call
 
 
-def typed_call(log: Logger) -> Callable[[], bool]:
+def typed_call(log: Logger | CallLimit) -> Callable[[], bool]:
     """A typed event of eight fields, built at the call."""
 
     def call() -> bool:

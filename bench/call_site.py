@@ -3,7 +3,9 @@
 Calls come in tight bursts of 2,000; after each the backend is waited for, outside the clock. So nothing is refused
 and no queue grows, and the batcher's work is not in these figures (`cpu_per_record.py` has it). The call that wakes
 the batcher is in them, once a burst. With QueueHandler every call wakes its listener if that waits, and the two
-compete for the GIL; the row "nobody listening" is the call alone. Paced calls, on cold caches, cost several times as
+compete for the GIL; the row "nobody listening" is the call alone. The *limits* are no loggers but the least of any call
+that snapshots its fields, or queues an event; what a call takes above them buys the level, the bounds, the ledger,
+and the checks for clashing names and NaN. Paced calls, on cold caches, cost several times as
 much.
 """
 
@@ -25,7 +27,17 @@ from _harness import (
     temporary_folder,
     us,
 )
-from _subjects import FIELDS, MESSAGE, StdlibQueue, StructlogOrjson, TaskFinished, file_lines, plain_call, typed_call
+from _subjects import (
+    FIELDS,
+    MESSAGE,
+    CallLimit,
+    StdlibQueue,
+    StructlogOrjson,
+    TaskFinished,
+    file_lines,
+    plain_call,
+    typed_call,
+)
 
 from amsha_async_log import Log, open_log
 
@@ -91,6 +103,11 @@ def _run(report: Report, folder: Path, rounds: int) -> None:
     inside.run(execution.__enter__)
     step = inside.run(execution.step, "task", "summarise")
     inside.run(step.__enter__)
+    limit = CallLimit()
+    limits = [
+        Case("limit: keywords, time, encode, struct, append", plain_call(limit), limit.forget),
+        Case("limit: time, struct, append", lambda: limit.emit(prebuilt), limit.forget),
+    ]
     accepted = [
         Case("info, 8 fields", plain_call(log), log.flush),
         Case("info, 8 fields, in an execution's step", plain_call(log), log.flush, inside),
@@ -102,14 +119,14 @@ def _run(report: Report, folder: Path, rounds: int) -> None:
         Case("disabled, no fields", lambda: log.debug(MESSAGE)),
         Case("disabled, 8 fields", lambda: _disabled_fields(log)),
     ]
-    interleave([floor, *accepted, *disabled, *stdlib_cases, alone, *structlog_cases], rounds, BURST)
+    interleave([floor, *limits, *accepted, *disabled, *stdlib_cases, alone, *structlog_cases], rounds, BURST)
     inside.run(step.__exit__, None, None, None)
     inside.run(execution.__exit__, None, None, None)
     log.close()
     stdlib.close()
     other.close()
 
-    rows = [_Row(case, stdlib_cases[0], structlog_cases[0]) for case in accepted]
+    rows = [_Row(case, stdlib_cases[0], structlog_cases[0]) for case in [*limits, *accepted]]
     rows += [_Row(case, stdlib_cases[i], structlog_cases[i]) for i, case in enumerate(disabled, 1)]
     rows += [_Row(a, a, b) for a, b in zip(stdlib_cases, structlog_cases, strict=True)]
     rows.append(_Row(alone, stdlib_cases[0], structlog_cases[0]))
