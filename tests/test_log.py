@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 from programs import check_complete, eventually, lines, records, run
 
@@ -19,6 +20,15 @@ from amsha_async_log._encoder import LineEncoder
 
 def own(folder: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in lines(folder) if line["event"] == event]
+
+
+def test_header_says_which_process_writes(tmp_path: Path) -> None:
+    with open_log(tmp_path / "app.jsonl", console=False):
+        pass
+    (header,) = own(tmp_path, "log.segment_opened")
+    assert (header["pid"], header["owner"], header["previous_segment"]) == (os.getpid(), True, None)
+    assert header["process_start"] == pytest.approx(psutil.Process().create_time(), abs=2)  # psutil's is whole seconds
+    assert header["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def test_flush_makes_what_was_accepted_visible_in_the_file(tmp_path: Path) -> None:
