@@ -16,7 +16,6 @@ from amsha_async_log import open_log
 from amsha_async_log._pipeline import Log
 from amsha_async_log._registry import OPEN_LOGS
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs so, and whatever the tests start would inherit it and be deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
