@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from msgspec import Struct, field
@@ -20,7 +19,7 @@ LONGEST_S: Final = 366 * 86_400
 
 
 def _script_name() -> str:
-    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    return os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
 
 
 class LogConfig(Struct, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ by their real type, never by what they say of themselves.
 import contextlib
 import linecache
 import math
-import pathlib
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -338,7 +338,7 @@ class _Walk:
             return [self.clean(item, depth + 1) for item in self._some(value)]  # type: ignore[arg-type]
         if issubclass(kind, Enum):
             return self.clean(value._value_, depth + 1)  # type: ignore[attr-defined]
-        if issubclass(kind, pathlib.PurePath):
+        if _is_path(kind):
             return self._text(str.__str__(str(value)))
         if issubclass(kind, BaseException):
             return self._error(value)
@@ -390,6 +390,11 @@ class _Walk:
     def _replaced(self, by: str, reason: str) -> str:
         self.reason = self.reason or reason
         return by
+
+
+def _is_path(kind: type) -> bool:
+    loaded = sys.modules.get("pathlib")  # a program without it has no paths; loading it takes 4 ms
+    return loaded is not None and issubclass(kind, loaded.PurePath)
 
 
 def _members(value: Any) -> list[Any]:
