@@ -126,7 +126,7 @@ class Batcher:
         if self._console is not None:
             self._console.show(line, 1)
 
-    def give_up(self, error: OSError | None = None) -> int:
+    def give_up(self, error: Exception | None = None) -> int:
         """Count everything not written as lost: to `error`, to the file's failure, or to the time-out.
 
         Returns how many records that are.
@@ -416,5 +416,7 @@ def _resolve(ticket: Ticket, *, done: bool) -> None:
         ticket.done.set_result(done)
 
 
-def _said(error: OSError) -> str:
-    return f"{error.strerror or error} (errno {error.errno})" if error.errno else str(error)
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return f"{error.strerror or error} (errno {error.errno})"
+    return str(error)

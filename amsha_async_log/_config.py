@@ -19,7 +19,8 @@ LONGEST_S: Final = 366 * 86_400
 
 
 def _script_name() -> str:
-    return os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
+    name = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
+    return name.encode("utf-8", "backslashreplace").decode()  # a file name need not be UTF-8
 
 
 class LogConfig(Struct, frozen=True, kw_only=True):
@@ -101,6 +102,14 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_S
 
 
+def _encodes(text: str, encode: Callable[[str], bytes]) -> bool:
+    try:
+        encode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _one_of(*choices: str) -> Callable[[object], bool]:
     return lambda value: isinstance(value, str) and value in choices
 
@@ -111,7 +120,11 @@ _FLAG = "True or False"
 _LEVEL_CHOICES = ", ".join(LEVELS)
 
 _RULES: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
-    ("path", lambda v: isinstance(v, str) and v != "" and "\0" not in v, "the path of a file"),
+    (
+        "path",
+        lambda v: isinstance(v, str) and v != "" and "\0" not in v and _encodes(v, os.fsencode),
+        "the path of a file",
+    ),
     ("level", _one_of(*LEVELS), _LEVEL_CHOICES),
     ("max_queue_size", _is_int, _COUNT),
     ("max_queue_bytes", _is_int, _COUNT),
@@ -125,7 +138,7 @@ _RULES: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("handle_sigterm", lambda v: isinstance(v, bool), _FLAG),
     ("max_record_bytes", lambda v: _is_int(v) and (v == 0 or v >= 256), "0 (no limit) or an integer of 256 or more"),
     ("file_mode", lambda v: _is_int(v) and v <= 0o777, "permission bits from 0 to 0o777"),
-    ("program", lambda v: isinstance(v, str), "a name"),
+    ("program", lambda v: isinstance(v, str) and _encodes(v, str.encode), "a name in UTF-8"),
 )
 
 

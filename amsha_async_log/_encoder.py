@@ -80,7 +80,10 @@ class LineEncoder:
         if source is None:
             source = self._own_sources[tag, level] = make_source(tag, level, OWN_LOGGER)
             source.mid += b',"message":'
-        body = b"{" + encode(event)[len(b'{"event":') + len(encode(tag)) + 1 :]
+        try:
+            body = b"{" + encode(event)[len(b'{"event":') + len(encode(tag)) + 1 :]
+        except UnicodeEncodeError:  # a path that is not UTF-8
+            body = degrade_event(event, self._limit)
         return self._compose([Record(timestamp, source, b",", message, body, len(body))])
 
     def _encode_one(self, record: Record) -> bytes:

@@ -222,7 +222,8 @@ class Logger:
     with (none: the message is taken as it is), `exc_info` (True, an exception or a `sys.exc_info()` tuple), `extra`
     (a mapping, merged into the fields) and any other keyword as a field. They return True if the record was accepted,
     False if it was refused (counted in `Stats`) or is below the level (not counted). They never raise because of a
-    value, a full queue, a closed log or a broken disk.
+    value, a full queue, a closed log or a broken disk. Only what is no `Exception` (KeyboardInterrupt, SystemExit)
+    passes through, whether a signal raised it meanwhile or a value's own `__str__` did.
 
     Any thread, any number of event loops, signal handlers and finalizers may call. Fields are encoded before the
     call returns: what is changed later does not show.
@@ -558,7 +559,7 @@ def _format(message: object, args: tuple[object, ...]) -> tuple[str, str]:
     if not args:
         return text, ""
     try:
-        only = args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else None
+        only = args[0] if len(args) == 1 and issubclass(type(args[0]), Mapping) and args[0] else None
         return str.__str__(text % (args if only is None else only)), ""
     except Exception as error:  # noqa: BLE001 - a user's format or __str__
         return f"{text} [{len(args)} arguments]", f"arguments do not fit: {describe_type(error)}"

@@ -57,7 +57,8 @@ OPEN_TIMEOUT_S: Final = 5.0
 """Longest time `open_log` waits to learn whether the path can be written."""
 GRACE_S: Final = 0.25
 """What a close allows the log's loop beyond the time-out to report, before it reports by itself."""
-RESTART_S: Final = 0.1
+RESTART_FIRST_S: Final = 0.1
+RESTART_LAST_S: Final = 10.0
 CONSOLE_WAIT_S: Final = 0.2
 """How long a close in order waits for the terminal to show the last lines; part of `GRACE_S` at the worst."""
 _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
@@ -75,7 +76,7 @@ class _Runtime:
     def __init__(self, config: LogConfig, queue: RecordQueue, *, console: bool, must_open: bool) -> None:
         self.writer_id = secrets.token_hex(4)
         self.opened: Future[None] = Future()
-        """Set once the file is open, or may come to be. With `must_open`, an OSError in it means that nothing will."""
+        """Set once the file is open, or may come to be. With `must_open`, an exception in it says that none will."""
         self.closed: Future[CloseReport] = Future()
         self.console = Console() if console else None
         self.encoder = LineEncoder(self.writer_id, config.max_record_bytes)
@@ -145,8 +146,8 @@ class _Runtime:
         try:
             await self._run_io(self.writer.open)
             self.opened.set_result(None)
-        except OSError as error:
-            if self._must_open and error.errno not in _PASSING:
+        except Exception as error:  # noqa: BLE001 - whatever it is, `open_log` must hear of it
+            if self._must_open and not (isinstance(error, OSError) and error.errno in _PASSING):
                 self.opened.set_exception(error)
                 await self._stop.wait()
                 self._end(self.batcher.give_up(error), in_order=False)
@@ -172,13 +173,15 @@ class _Runtime:
 
     async def _supervised(self) -> None:
         """Run the batcher until it ends in order. A defect in it costs the records in hand, not the log."""
+        delay = RESTART_FIRST_S
         while True:
             try:
                 await self.batcher.run()
             except Exception as error:  # noqa: BLE001 - the log must outlive its own defects, and says so
                 self.batcher.fail_in_hand()
                 tell(f"the batcher failed and is started again: {type(error).__name__}: {error}")
-                await asyncio.sleep(RESTART_S)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RESTART_LAST_S)
             else:
                 return
 
@@ -441,8 +444,8 @@ class Log(Logger):
         runtime.wake()
 
     def _check_opened(self, error: BaseException | None) -> None:
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
+        if error is not None:
+            reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
             raise ConfigError(
                 f"option path={self.config.path!r}: cannot be written: {reason}; allowed is a file "
                 "in a folder that exists or can be made, with permission to write"

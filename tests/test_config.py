@@ -199,6 +199,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("file_mode", 0o1777, "permission bits from 0 to 0o777"),
     ("file_mode", -1, "permission bits from 0 to 0o777"),
     ("program", 3, "a name"),
+    ("program", "\udcff.py", "a name in UTF-8"),
+    ("path", "\ud800.jsonl", "path of a file"),
 ]
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from programs import check_complete, eventually, lines, records, run
 
 from amsha_async_log import ConfigError, events, open_log
 from amsha_async_log._encoder import LineEncoder
+from amsha_async_log._writer import SegmentWriter
 
 
 def own(folder: Path, event: str) -> list[dict[str, Any]]:
@@ -29,6 +31,31 @@ def test_header_says_which_process_writes(tmp_path: Path) -> None:
     assert (header["pid"], header["owner"], header["previous_segment"]) == (os.getpid(), True, None)
     assert header["process_start"] == pytest.approx(psutil.Process().create_time(), abs=2)  # psutil's is whole seconds
     assert header["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_names_that_are_not_utf_8_do_not_keep_the_log_from_working(tmp_path: Path) -> None:
+    script = tmp_path / os.fsdecode(b"pr\xffgram.py")
+    script.write_text(
+        "import os, sys\n"
+        "from amsha_async_log import open_log, reader\n"
+        "path = os.path.join(sys.argv[1], os.fsdecode(b'l\\xffg.jsonl'))\n"
+        "with open_log(path, console=False, max_bytes=2000) as log:\n"
+        "    for i in range(20): log.info('x' * 200, i=i)\n"
+        "report = reader.verify(path)\n"
+        "print(report.ok, report.segments > 1, report.writers[0].records)\n"
+    )
+    command = [sys.executable, script, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("True True 20\n", "")
+
+
+def test_a_defect_while_opening_is_an_error_of_open_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_writer: SegmentWriter) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(SegmentWriter, "open", fail)
+    with pytest.raises(ConfigError, match="RuntimeError: a defect"):
+        open_log(tmp_path / "app.jsonl", console=False)
 
 
 def test_flush_makes_what_was_accepted_visible_in_the_file(tmp_path: Path) -> None:

@@ -261,6 +261,12 @@ def test_file_that_cannot_be_read_is_named() -> None:
         list(reader.records("/proc/self/mem"))
 
 
+def test_what_is_no_regular_file_is_said_to_be_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "app.jsonl")
+    with pytest.raises(ReadError, match=r"app\.jsonl: not a regular file"):
+        list(reader.records(tmp_path / "app.jsonl"))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_file_without_permission_is_named(tmp_path: Path) -> None:
     closed_log(tmp_path / "app.jsonl")

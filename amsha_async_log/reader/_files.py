@@ -71,7 +71,7 @@ def _expand(path: Path) -> list[Path]:
             return family
     matches = [Path(match) for match in glob(str(path), recursive=True)] if has_magic(str(path)) else []
     if not matches:
-        message = f"cannot read {path}: no such file or directory"
+        message = f"cannot read {path}: {'not a regular file' if path.exists() else 'no such file or directory'}"
         raise ReadError(message)
     return [file for match in matches for file in (_search(match) if match.is_dir() else [match])]
 
