@@ -317,7 +317,7 @@ class SegmentWriter:
 
     def _let_go(self) -> None:
         while self._outgoing:
-            os.close(self._outgoing.pop())
+            _give_back(self._outgoing.pop())
 
     def _open_file(self) -> None:
         segment = self._lock_first_free()
@@ -328,10 +328,10 @@ class SegmentWriter:
             else:
                 segment.adopt()
         except OSError:
-            os.close(segment.fd)
+            _give_back(segment.fd)
             raise
         if full:
-            os.close(segment.fd)
+            _give_back(segment.fd)
             segment = self._lock_first_free()
         self._segment = segment
         self.segments += 1
@@ -385,6 +385,14 @@ def _lock(fd: int) -> bool:
         else:
             return True
     return False
+
+
+def _give_back(fd: int) -> None:
+    """Unlock and close. A child forked a moment ago may still have the descriptor, and would keep the lock with it."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # then the lock goes with the last descriptor
+            fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -173,6 +173,18 @@ def test_the_path_is_free_again_once_its_owner_has_closed(path: Path) -> None:
     second.abandon()
 
 
+def test_the_path_is_free_though_a_child_forked_just_now_still_has_the_descriptor(path: Path) -> None:
+    first, _ = make(path)
+    first.open()
+    inherited = os.dup(first.segment.fd)  # refers to the same open file, and its lock, as a child's copy does
+    first.close()
+    second, _ = make(path, writer="bbbbbbbb")
+    second.open()
+    os.close(inherited)
+    assert second.path == path
+    second.abandon()
+
+
 def test_no_segment_grows_beyond_max_bytes(path: Path) -> None:
     writer, lines = make(path, max_bytes=4096)
     writer.open()
