@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ._console import Console
 from ._encoder import LineEncoder
-from ._queue import ERROR, SLICE, Record, RecordQueue
+from ._queue import BATCH, ERROR, SLICE, Record, RecordQueue
 from ._snapshot import LateBody, load_code_lines
 from ._stderr import tell
 from ._writer import SegmentLostError, SegmentWriter
@@ -24,9 +24,7 @@ from .records import LogDropped, LogSinkFailed, LogSinkRecovered
 
 __all__ = ["Batcher", "Ticket"]
 
-MIN_BATCH: Final = 4 * SLICE
-"""Records written in one go where as many wait. A write costs two thread switches, about as much as 100 records."""
-MAX_BATCH: Final = 16 * SLICE
+MAX_BATCH: Final = 4 * BATCH
 BACKLOG_SHARE: Final = 4
 """A batch is this part of the backlog, so that it grows further only when the batcher is behind."""
 LOSS_QUIET_S: Final = 0.5
@@ -169,7 +167,7 @@ class Batcher:
             target = len(queue.items)
             while target > 0:
                 backlog = len(queue.items)
-                records = queue.take(min(max(backlog // BACKLOG_SHARE, MIN_BATCH), MAX_BATCH))
+                records = queue.take(min(max(backlog // BACKLOG_SHARE, BATCH), MAX_BATCH))
                 queue.expect(0.0)
                 target -= len(records)
                 await self._write(records)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import platform
 import secrets
 import socket
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import msgspec
 from aiofiles.os import wrap
 
 from . import _exit
@@ -26,12 +24,12 @@ from ._config import LONGEST_S, LogConfig, build_config
 from ._console import Console
 from ._encoder import LineEncoder
 from ._logger import Core, Logger
+from ._origin import boot_id, process_start, versions
 from ._queue import RecordQueue
 from ._registry import OPEN_LOGS
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 from ._stderr import tell
 from ._threads import DaemonExecutor, start_daemon
-from ._version import VERSION
 from ._waiting import sleep, wait_for
 from ._writer import SegmentWriter
 from .exceptions import ConfigError
@@ -217,11 +215,11 @@ class _Runtime:
             schema_version=SCHEMA_VERSION,
             fingerprint=SCHEMA_FINGERPRINT,
             host=socket.gethostname(),
-            boot_id=_boot_id(),
+            boot_id=boot_id(),
             pid=os.getpid(),
-            process_start=_process_start(),
+            process_start=process_start(),
             program=self._config.program,
-            versions=_versions(),
+            versions=versions(),
             redaction=False,
             owner=segment.owner,
             previous_segment=writer.previous_name,
@@ -255,7 +253,7 @@ class _Runtime:
 class Log(Logger):
     """A log and its root logger. Made by `open_log`; a context manager, sync and async, that closes it."""
 
-    __slots__ = ("_console", "_pid", "_report", "_runtimes", "config")
+    __slots__ = ("_console", "_report", "_runtimes", "config")
 
     def __init__(self, config: LogConfig) -> None:
         self.config: LogConfig = config
@@ -510,35 +508,3 @@ def open_log(path: str | os.PathLike[str] | None = None, **options: Any) -> Log:
 
 def _stderr_is_terminal() -> bool:
     return bool(sys.stderr and sys.stderr.isatty())
-
-
-def _boot_id() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-
-
-def _process_start() -> float | None:
-    """Unix seconds. Read from /proc where it is there: importing psutil takes most of what opening a log does."""
-    try:
-        ticks = int(
-            Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-        )
-        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return booted + ticks / os.sysconf("SC_CLK_TCK")  # the 22nd field of proc_pid_stat(5)
-    except (OSError, AttributeError, ValueError, IndexError):
-        import psutil  # where there is no /proc
-
-        try:
-            return float(psutil.Process().create_time())
-        except psutil.Error:
-            return None
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "amsha_async_log": VERSION,
-        "python": platform.python_version(),
-        "msgspec": msgspec.__version__,
-    }

@@ -18,13 +18,16 @@ from msgspec import Struct
 
 from ._stats import Ledger, LedgerView
 
-__all__ = ["SLICE", "Record", "RecordQueue", "Source"]
+__all__ = ["BATCH", "SLICE", "Record", "RecordQueue", "Source"]
 
 SLICE: Final = 256
 """Records encoded in one go; about 200 us of CPU."""
 
-LINGER_SLICES: Final = 4
-"""Slices of records that wake a batcher which rests for the flush interval: a wake-up costs as much as 100 records."""
+BATCH: Final = 4 * SLICE
+"""Records written in one go where as many wait; as many wake a batcher that rests for the flush interval.
+
+A wake-up, and a write, cost two thread switches each, about as much as 100 records.
+"""
 
 OVERDUE_S: Final = 0.1
 """A batcher that is this much later than it meant to be is taken for starved."""
@@ -161,7 +164,7 @@ class RecordQueue:
         self.max_bytes: int = max_bytes or 2**62
         self.reserve: int = max(64, max_size // 16) if max_size else 0
         self.high_mark: int = min(max(SLICE, self.max_size // 4), self.max_size - 1)
-        self.linger_mark: int = min(LINGER_SLICES * SLICE, self.max_size // 4)
+        self.linger_mark: int = min(BATCH, self.max_size // 4)
         self.block = block
         self.wake = wake
         self.own_threads: set[int] = set()

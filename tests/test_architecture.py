@@ -14,7 +14,7 @@ NAME = PACKAGE.name
 
 LAYERS = """
 exceptions _version
-records events _config _stats _context _stderr _threads _waiting
+records events _config _stats _context _origin _stderr _threads _waiting
 _queue _snapshot _encoder _retention _writer _console reader
 _batcher execution _logger _registry
 _exit _pipeline
