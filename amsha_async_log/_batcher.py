@@ -6,6 +6,7 @@ the bound refuses what does not fit.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -73,6 +74,8 @@ class Batcher:
         self._clock = clock
         self._tickets: list[Ticket] = []
         self._stop = False
+        self._ended_well: bool | None = None
+        """None until the batcher takes nothing more; then whether all it took was handled in order."""
         self._late_seen = 0
         self._declared: Counter[tuple[str, str]] = Counter()
         self._losing = False
@@ -94,6 +97,8 @@ class Batcher:
     def submit(self, ticket: Ticket) -> None:
         """Have `ticket.done` set once what was accepted before this call is written."""
         self._tickets.append(ticket)
+        if self._ended_well is not None:
+            self._settle_late(well=self._ended_well)
 
     def stop(self) -> None:
         """Let `run` return once the queue is empty. The queue must be closed."""
@@ -112,6 +117,7 @@ class Batcher:
         await self._write(self._queue.seal())
         await self._say_what_happened()
         await self._declare(final=True)
+        self._settle_late(well=True)
 
     async def write_own(self, event: Struct, message: str, level: str = "INFO") -> None:
         """Write a line of the log's own."""
@@ -142,10 +148,16 @@ class Batcher:
                 self._ledger.drop("shutdown", left)
             else:
                 self._ledger.fail("sink_failed", left)
-        for ticket in self._tickets:
-            _resolve(ticket, done=False)
-        self._tickets.clear()
+        self._settle_late(well=False)
         return len(left)
+
+    def _settle_late(self, *, well: bool) -> None:
+        """Answer who asked after the last drain, or asks from now on; whichever thread gets hold of a ticket does."""
+        self._ended_well = well
+        with contextlib.suppress(IndexError):
+            while True:
+                ticket = self._tickets.pop()
+                _resolve(ticket, done=well and not ticket.durable and self.lost() <= ticket.lost)
 
     def fail_in_hand(self) -> None:
         """Count the records in hand as lost: what failed while they were handled may fail again."""

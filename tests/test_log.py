@@ -86,6 +86,26 @@ def test_aflush_and_aclose_work_on_asyncio_and_trio(tmp_path: Path) -> None:
         check_complete(tmp_path / backend)
 
 
+def test_flush_that_races_a_close_is_answered(tmp_path: Path) -> None:
+    for number in range(50):
+        log = open_log(tmp_path / f"{number}.jsonl", console=False)
+        log.info("x")
+        closed = threading.Event()
+        answers: list[bool] = []
+
+        def flush(log: Any = log, closed: threading.Event = closed, answers: list[bool] = answers) -> None:
+            while not closed.is_set():
+                answers.append(log.flush(timeout_s=60))
+
+        thread = threading.Thread(target=flush)
+        thread.start()
+        log.close()
+        closed.set()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert all(answers)
+
+
 def test_flush_of_a_closed_log_says_whether_it_closed_in_order(tmp_path: Path) -> None:
     log = open_log(tmp_path / "app.jsonl", console=False)
     log.close()
