@@ -7,6 +7,7 @@ written. `ReadError` is raised for what does not exist or cannot be read.
 
 from ._detail import Detail, ExecutionDetail, State, Step, detail
 from ._executions import executions
+from ._facts import FileUse, Retry, Setting
 from ._merge import records
 from ._report import Finding, Report, WriterReport
 from ._run import Execution
@@ -17,9 +18,12 @@ __all__ = [
     "Detail",
     "Execution",
     "ExecutionDetail",
+    "FileUse",
     "Finding",
     "Follower",
     "Report",
+    "Retry",
+    "Setting",
     "State",
     "Step",
     "WriterReport",

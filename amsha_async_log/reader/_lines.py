@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from gzip import BadGzipFile
+from math import isfinite
 from typing import Annotated, Any, BinaryIO, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -151,9 +152,11 @@ class LineDecoder(Generic[S]):
         for field in self._fields:
             if field.encode_name in values:
                 try:
-                    kept[field.name] = msgspec.convert(values[field.encode_name], field.type)
+                    value = msgspec.convert(values[field.encode_name], field.type)
                 except msgspec.ValidationError:
                     continue  # the default stands for it
+                if not isinstance(value, float) or isfinite(value):
+                    kept[field.name] = value
         try:
             return self._shape(**kept)
         except TypeError:

@@ -4,18 +4,19 @@ from typing import Final
 
 from msgspec import Struct
 
+from ._attempts import Attempts
+from ._states import OPEN, Course, End, about_execution
 from ._usage import Usage
 from ._writers import Line
 
-__all__ = ["Execution", "Run"]
+__all__ = ["PARTS", "REPEATED_CALLS", "STEP_ENDS", "Execution", "Run"]
 
 ENDS: Final = frozenset({"execution.completed", "execution.failed", "execution.cancelled"})
-TERMINAL: Final = frozenset({"completed", "failed", "cancelled", "success", "skipped"})
-OPEN: Final = frozenset({"pending", "running", "paused"})
-_SEVERE: Final = frozenset({"ERROR", "CRITICAL"})
-_RETRIES: Final = frozenset({"llm.call.retried", "llm.call.rate_limited"})
-_PARTS: Final = ("llm.", "tool.", "file.", "error.", "sample.", "config.", "log.")
+STEP_ENDS: Final = frozenset({"step.completed", "step.failed", "step.cancelled"})
+REPEATED_CALLS: Final = frozenset({"llm.call.retried", "llm.call.rate_limited"})
+PARTS: Final = ("llm.", "tool.", "file.", "error.", "sample.", "config.", "metrics.", "log.")
 """Events about a part of an execution: their `status` or `duration_seconds` is not the execution's."""
+_SEVERE: Final = frozenset({"ERROR", "CRITICAL"})
 
 
 class Execution(Struct, kw_only=True):
@@ -29,8 +30,8 @@ class Execution(Struct, kw_only=True):
     status: str
     """How it ended: `completed failed cancelled`, or for plain lines what they say (`success skipped` too).
 
-    Without an end: `running` while its writer holds the lock on its file, `killed` when it does not, `unknown` when the
-    writer ran on another machine or before a reboot.
+    Without an end: `running`, or the last state it was said to be in (`pending paused`), while its writer holds the
+    lock on its file, `killed` when it does not, `unknown` when the writer ran on another machine or before a reboot.
     """
     started_at: float | None
     """Unix seconds, as `ended_at`; the first line's where no line says that it started."""
@@ -47,18 +48,14 @@ class Execution(Struct, kw_only=True):
     errors: int
     """Lines of level ERROR and CRITICAL."""
     retries: int
-    """Model calls that were made again, and starts (of the execution or a step) with `attempt` above 1."""
+    """Model calls that were made again, starts of the execution or a step with `attempt` above 1, and each further
+    attempt that only other lines about the execution tell of."""
     peak_memory_mb: float | None
     """MB of 2^20 bytes, as `peak_gpu_memory_mb`; from the samples of its writers and its own lines while it ran."""
     peak_gpu_memory_mb: float | None
     mean_cpu_percent: float | None
     lost_records: int
     """Records its writers lost or refused while it ran, and lines of theirs that are missing: an upper bound."""
-
-
-class _End(Struct, gc=False):
-    status: str
-    time: float | None
 
 
 class Run:
@@ -77,20 +74,21 @@ class Run:
         """The writer of its start."""
         self.lifecycle = False
         """It has lines of its own kind, so that plain ones do not end it."""
+        self.course = Course()
+        """Its states, from lines of its own kind where there are any."""
         self.usage = Usage()
-        self.errors = self.retries = 0
+        self.errors = 0
         self.spans: dict[str, list[int]] = {}
         """Writer to its first and last `seq` in this execution."""
-        self._end: _End | None = None
-        self._plain_end: _End | None = None
-        self._duration: float | None = None
+        self._retries = 0
+        self._attempts = Attempts()
         self._steps = 0
         self._open_steps: set[str | int] = set()
 
     @property
-    def end(self) -> _End | None:
+    def end(self) -> End | None:
         """How it ended, None while it has not."""
-        return self._end if self.lifecycle else self._plain_end
+        return self.course.end
 
     @property
     def complete(self) -> bool:
@@ -111,43 +109,49 @@ class Run:
         span[1] = line.seq
         self.errors += line.level in _SEVERE
         event = line.event
-        if event.startswith("execution."):
+        if event == "log":
+            self._add_plain(line)
+        elif event.startswith("execution."):
             self._add_lifecycle(line)
         elif event.startswith("step."):
             self._add_step(line)
         elif event.startswith("llm.call."):
             self.usage.add_call(line)
-            self.retries += event in _RETRIES
-        elif not event.startswith(_PARTS):
+            self._retries += event in REPEATED_CALLS
+        elif event.startswith("metrics."):
+            self.usage.set_reported(line)
+        elif not event.startswith(PARTS):
             self._add_plain(line)
         self.usage.add_resources(line)
 
     def _add_lifecycle(self, line: Line) -> None:
-        self.lifecycle = True
-        if line.event == "execution.started":
+        if not self.lifecycle:
+            self.lifecycle = True
+            self.course = Course()  # what plain lines said before does not count any more
+        self.course.lifecycle(line)
+        start = line.event == "execution.started"
+        self._attempts.add(line.attempt, start=start)
+        if start:
             self.started_at = line.timestamp
             self.started_by = line.writer
-            self.depends_on = line.depends_on or self.depends_on
+            self.depends_on = list(map(str, line.depends_on or self.depends_on))
             self.crew_name = line.crew_name or self.crew_name
             self.model_name = line.model_name or self.model_name
-            self.retries += line.attempt is not None and line.attempt > 1
-            self._end = None
+            self._retries += line.attempt is not None and line.attempt > 1
         elif line.event in ENDS:
-            status = line.status if line.status in TERMINAL else line.event.partition(".")[2]
-            self._end = _End(str(status), line.timestamp)
-            self._duration = line.duration_seconds
             self.usage.add_recorded(line)
 
     def _add_step(self, line: Line) -> None:
-        if line.step_id is None:
+        step_id = line.step_id
+        if step_id is None:
             return
         if line.event == "step.started":
-            self._steps += 1
-            self._open_steps.add(line.step_id)
-            self.retries += line.attempt is not None and line.attempt > 1
-        elif line.event != "step.state_changed":
-            if line.step_id in self._open_steps:
-                self._open_steps.remove(line.step_id)
+            self._steps += step_id not in self._open_steps
+            self._open_steps.add(step_id)
+            self._retries += line.attempt is not None and line.attempt > 1
+        elif line.event in STEP_ENDS:
+            if step_id in self._open_steps:
+                self._open_steps.remove(step_id)
             else:
                 self._steps += 1  # its start is not in the file
             self.usage.add_recorded(line)
@@ -156,23 +160,20 @@ class Run:
         if line.operation is not None:
             return
         self.usage.set_reported(line)
-        if line.status in TERMINAL:
-            self._plain_end = _End(str(line.status), line.timestamp)
-        elif line.status in OPEN:
-            self._plain_end = None
-        elif line.error_type is not None:
-            self._plain_end = _End("failed", line.timestamp)
-        elif line.duration_seconds is not None:
-            self._plain_end = _End("completed", line.timestamp)
-        if line.duration_seconds is not None and not self.lifecycle:
-            self._duration = line.duration_seconds
+        if about_execution(line):
+            if not self.lifecycle:
+                self.course.plain(line)
+            if line.attempt is not None:
+                self._attempts.add(line.attempt)
 
     def finish(self, status: str, lost_records: int) -> Execution:
-        """The execution; `status` holds if it has not ended."""
-        end = self.end
+        """The execution; `status` is whether its writer lives, and holds if it has not ended."""
+        end, course = self.end, self.course
+        if status == "running" and course.state in OPEN:
+            status = course.state
         started_at = self.started_at if self.started_at is not None else self.first_time
         ended_at = end.time if end else None
-        duration = self._duration if end else None
+        duration = course.duration if end else None
         if duration is None and ended_at is not None and started_at is not None:
             duration = max(0.0, round(ended_at - started_at, 6))
         tokens = self.usage.tokens
@@ -193,7 +194,7 @@ class Run:
             steps=self._steps,
             llm_calls=self.usage.calls,
             errors=self.errors,
-            retries=self.retries,
+            retries=self._retries + len(self._attempts.untold),
             peak_memory_mb=self.usage.peak_memory_mb,
             peak_gpu_memory_mb=self.usage.peak_gpu_memory_mb,
             mean_cpu_percent=self.usage.mean_cpu_percent,

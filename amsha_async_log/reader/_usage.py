@@ -1,5 +1,6 @@
 """What an execution used: tokens and cost, each from one source only, and memory and CPU."""
 
+from math import isinf
 from typing import NamedTuple
 
 from ._writers import Line
@@ -39,9 +40,14 @@ class _Sums:
     def has_tokens(self) -> bool:
         return self.total is not None
 
-    @property
-    def says_anything(self) -> bool:
-        return self.has_tokens or self.cost is not None
+    def replace(self, line: Line) -> None:
+        """Take over what the line says; zeros, which mean unknown in metrics, do not displace anything."""
+        latest = _Sums()
+        latest.add(line)
+        if latest.total is not None and (latest.total or not self.total):
+            self.prompt, self.completion, self.total = latest.prompt, latest.completion, latest.total
+        if latest.cost is not None and (latest.cost or not self.cost):
+            self.cost = latest.cost
 
 
 class Usage:
@@ -69,17 +75,19 @@ class Usage:
 
     def set_reported(self, line: Line) -> None:
         """A line with metrics of the whole execution; the latest one that has any counts."""
-        sums = _Sums()
-        sums.add(line)
-        if sums.says_anything:
-            self._reported = sums
+        if line.total_tokens is None and line.prompt_tokens is None and line.completion_tokens is None:
+            if line.cost_usd is not None:
+                self._reported.replace(line)
+        else:
+            self._reported.replace(line)
 
     def add_resources(self, line: Line) -> None:
         """Memory and CPU that a line of the execution tells."""
         self._add_memory(line)
-        if line.cpu_percent is not None:
+        cpu = line.cpu_percent if line.cpu_percent is not None else line.cpu_usage_percent
+        if cpu is not None:
             self._cpu_lines[0] += 1
-            self._cpu_lines[1] += line.cpu_percent
+            self._cpu_lines[1] += cpu
 
     def add_sample(self, line: Line) -> None:
         """A sample that one of its writers took while it ran."""
@@ -90,11 +98,16 @@ class Usage:
 
     def add_gpu_sample(self, line: Line) -> None:
         """A sample of a GPU of its machine while it ran."""
-        self.peak_gpu_memory_mb = _higher(self.peak_gpu_memory_mb, line.gpu_memory_mb)
+        if line.gpu_memory_mb is not None:
+            self.peak_gpu_memory_mb = _higher(self.peak_gpu_memory_mb, line.gpu_memory_mb)
 
     def _add_memory(self, line: Line) -> None:
-        self.peak_memory_mb = _higher(_higher(self.peak_memory_mb, line.memory_mb), line.peak_memory_mb)
-        self.peak_gpu_memory_mb = _higher(self.peak_gpu_memory_mb, line.gpu_memory_mb)
+        if line.memory_mb is not None:  # asked here, since nearly every line says nothing of it
+            self.peak_memory_mb = _higher(self.peak_memory_mb, line.memory_mb)
+        if line.peak_memory_mb is not None:
+            self.peak_memory_mb = _higher(self.peak_memory_mb, line.peak_memory_mb)
+        if line.gpu_memory_mb is not None:
+            self.peak_gpu_memory_mb = _higher(self.peak_gpu_memory_mb, line.gpu_memory_mb)
 
     @property
     def mean_cpu_percent(self) -> float | None:
@@ -127,9 +140,10 @@ def _plus(sum_: float | None, value: float | None) -> float | None:
     return sum_ if value is None else (sum_ or 0) + value
 
 
-def _higher(peak: float | None, value: float | None) -> float | None:
-    return peak if value is None else value if peak is None else max(peak, value)
+def _higher(peak: float | None, value: float) -> float:
+    return value if peak is None else max(peak, value)
 
 
 def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+    """None also for a sum that no float can hold."""
+    return None if value is None or isinf(value) else round(value)
