@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import events
 from ._config import LogConfig
+from ._joined import Joined
 from ._logger import Logger
+from ._operation import log_execution
 from ._registry import get_log
 from ._stats import CloseReport, Stats
 from ._version import VERSION
 from .exceptions import AmshaLogError, ConfigError, MissingExtraError, ReadError
-from .execution import Execution, Step, current_execution
+from .execution import Execution, Step, Summary, current_execution
 
 if TYPE_CHECKING:
     from . import reader
@@ -20,6 +22,7 @@ __all__ = [
     "CloseReport",
     "ConfigError",
     "Execution",
+    "Joined",
     "Log",
     "LogConfig",
     "Logger",
@@ -27,9 +30,11 @@ __all__ = [
     "ReadError",
     "Stats",
     "Step",
+    "Summary",
     "current_execution",
     "events",
     "get_log",
+    "log_execution",
     "open_log",
     "reader",
 ]

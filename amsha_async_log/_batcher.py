@@ -18,7 +18,7 @@ from msgspec import Struct
 from ._console import Console
 from ._encoder import LineEncoder
 from ._queue import BATCH, ERROR, SLICE, Record, RecordQueue
-from ._snapshot import LateBody, load_code_lines
+from ._stacktrace import LateBody, load_code_lines
 from ._stderr import tell
 from ._writer import SegmentLostError, SegmentWriter
 from .records import LogDropped, LogSinkFailed, LogSinkRecovered

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from ._queue import Record, Source
-from ._snapshot import LateBody, clean_text, degrade_event, encode, hides_not_finite_event, mark_body
+from ._snapshot import clean_text, degrade_event, encode, hides_not_finite_event, mark_body
+from ._stacktrace import LateBody
 from .records import LEVELS, OWN_LOGGER
 
 __all__ = ["LineEncoder", "make_source"]

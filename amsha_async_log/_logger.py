@@ -8,22 +8,24 @@ that do not encode) is in `_put_rare`, off the path that every call takes.
 import functools
 import sys
 import time
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ._config import level_number
-from ._context import AMBIENT, CURRENT, ROOT, Scope
+from ._context import CURRENT, ROOT, Scope
 from ._encoder import make_source
+from ._joined import Joined, current_origin
+from ._levels import Gates
+from ._plans import Plan, plan_of
+from ._propagation import read_origin, write_origin
 from ._queue import Record, RecordQueue, Source
+from ._run import Run
 from ._snapshot import (
     DEGRADED,
-    LateBody,
     clean_text,
     degrade,
     describe,
@@ -31,13 +33,13 @@ from ._snapshot import (
     encode,
     encode_values,
     event_fields,
-    exception_fields,
     hides_not_finite,
     needs_a_look,
     shorten_text,
     unique,
 )
-from .events import default_level
+from ._stacktrace import LateBody, exception_fields
+from .events import ExecutionStarted
 from .execution import Execution
 from .records import LEVEL_NAMES, LEVELS, RESERVED
 
@@ -52,7 +54,6 @@ LOOK_SIZE: Final = 1000
 current: Final = CURRENT.get
 now: Final = time.time
 
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 ExcInfo = (
     bool | BaseException | tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, ...] | None
 )
@@ -60,16 +61,7 @@ Extra = Mapping[str, object] | None
 Fields = dict[str, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Gate:
-    """The level below which one logger name is silent; shared by all loggers of that name."""
-
-    __slots__ = ("explicit", "level")
-
-    def __init__(self, level: int, *, explicit: bool) -> None:
-        self.level: int = level
-        self.explicit: bool = explicit
+C = TypeVar("C", bound=MutableMapping[str, str])
 
 
 class Core:
@@ -78,90 +70,7 @@ class Core:
     def __init__(self, queue: RecordQueue, level: int, max_record_bytes: int, root_name: str) -> None:
         self.queue = queue
         self.limit: int = max_record_bytes or sys.maxsize
-        self.root_name = root_name
-        self.gates: dict[str, Gate] = {root_name: Gate(level, explicit=True)}
-
-    def gate(self, name: str) -> Gate:
-        """The gate of a logger name, made on first use with the level of the nearest name above it."""
-        gate = self.gates.get(name)
-        if gate is None:
-            gate = self.gates.setdefault(name, Gate(self.inherited(name), explicit=False))
-        return gate
-
-    def inherited(self, name: str) -> int:
-        """The level set on the nearest name above."""
-        while "." in name:
-            name = name.rpartition(".")[0]
-            gate = self.gates.get(name)
-            if gate is not None and gate.explicit:
-                return gate.level
-        return self.gates[self.root_name].level
-
-    def set_level(self, name: str, level: int) -> None:
-        """Set one name's level, and that of every name below it that has none of its own."""
-        gate = self.gate(name)
-        gate.level, gate.explicit = level, True
-        for other, below in list(self.gates.items()):
-            if not below.explicit:
-                below.level = self.inherited(other)
-
-
-class _Plan:
-    """What is known of one type of event."""
-
-    __slots__ = ("cut", "event", "failure", "level", "lifecycle", "names", "pushed", "tagged")
-
-    def __init__(self, kind: type[Struct]) -> None:
-        config = kind.__struct_config__
-        self.tagged = tagged = config.tag is not None and config.tag_field == "event"
-        self.event = str(config.tag) if tagged else kind.__name__
-        self.level = default_level(self.event)
-        self.cut = len(b'{"event":') + len(encode(config.tag)) if tagged and not config.array_like else 0
-        self.lifecycle = self.event.startswith(("execution.", "step."))
-        self.failure = self.event.endswith(".failed")
-        self.names = frozenset(kind.__struct_encode_fields__)
-        if config.tag is not None and not tagged:
-            self.names |= {str(config.tag_field)}
-        self.pushed = (
-            not config.array_like
-            and not self.failure
-            and self.names.isdisjoint(RESERVED | AMBIENT)
-            and all(map(_is_scalar, _field_types(kind)))
-        )
-        """True: it goes on the queue as it is. Its fields cannot change later, nor does its level depend on them."""
-
-    def exhausted(self, event: Struct, fields: Mapping[str, object]) -> bool:
-        """Was this failure the last attempt?"""
-        if not self.failure:
-            return False
-        attempt, most = (getattr(event, name, None) or fields.get(name) for name in ("attempt", "max_retries"))
-        return isinstance(attempt, int) and isinstance(most, int) and 0 < most <= attempt
-
-
-def _field_types(kind: type[Struct]) -> list[object]:
-    try:
-        return list(typing.get_type_hints(kind).values())
-    except Exception:  # noqa: BLE001 - annotations that do not evaluate here: then nothing is known of them
-        return [object]
-
-
-def _is_scalar(kind: object) -> bool:
-    origin = typing.get_origin(kind)
-    if origin is typing.ClassVar or origin is typing.Literal:
-        return True
-    if origin is typing.Union or origin is types.UnionType:
-        return all(map(_is_scalar, typing.get_args(kind)))
-    return kind in _SCALARS
-
-
-_plans: dict[type[Struct], _Plan] = {}
-
-
-def _plan(kind: type[Struct]) -> _Plan:
-    plan = _plans.get(kind)
-    if plan is None:
-        plan = _plans[kind] = _Plan(kind)
-    return plan
+        self.gates: Gates = Gates(root_name, level)
 
 
 def _plain_call(level: str) -> Callable[..., bool]:
@@ -207,7 +116,7 @@ def _plain_call(level: str) -> Callable[..., bool]:
         timestamp = now()
         record = Record(timestamp, source, scope.text, message, body, size)
         self._append(record)
-        return queue.attend(record) if timestamp > queue.attention_at else True
+        return queue.attend(record, timestamp) if timestamp > queue.attention_at else True
 
     call.__name__ = level.lower()
     call.__qualname__ = f"Logger.{level.lower()}"
@@ -229,14 +138,27 @@ class Logger:
     call returns: what is changed later does not show.
     """
 
-    __slots__ = ("_append", "_bound", "_core", "_gate", "_limit", "_queue", "_rare", "_sources", "_typed", "name")
+    __slots__ = (
+        "_append",
+        "_bound",
+        "_core",
+        "_counted",
+        "_gate",
+        "_lifecycle",
+        "_limit",
+        "_queue",
+        "_rare",
+        "_sources",
+        "_typed",
+        "name",
+    )
 
     def __init__(self, core: Core, name: str, bound: Scope | None = None, kin: "Logger | None" = None) -> None:
         self._core = core
         self.name: str = name
         """Value of `logger` on its lines."""
         self._bound = bound
-        self._gate = core.gate(name)
+        self._gate = core.gates.gate(name)
         self._queue = core.queue
         self._append = core.queue.items.append
         self._limit = core.limit
@@ -245,6 +167,10 @@ class Logger:
         )
         self._typed: dict[type[Struct], Source] = kin._typed if kin else {}
         """Of events that go on the queue as they are, at their own level."""
+        self._counted: dict[type[Struct], Source] = kin._counted if kin else {}
+        """The same for those that the execution they belong to must hear of."""
+        self._lifecycle: dict[type[Struct], Source] = kin._lifecycle if kin else {}
+        """Of lifecycle events as executions and steps write them, failures left aside."""
         self._rare: dict[tuple[type[Struct], str], Source] = kin._rare if kin else {}
         """Of all events, at any level."""
 
@@ -304,11 +230,12 @@ class Logger:
 
         The line's `event` is the struct's tag, or its class name if it has none. The level is the event's own (see
         `events`) unless given. A struct whose fields are declared as scalars is put on the queue as it is, so do not
-        change it afterwards; any other is encoded here and now. `fields` are added to the line.
+        change it afterwards; any other is encoded here and now. `fields` are added to the line and win over the
+        event's own; `exc_info` is taken as in any call. Fields of another type than declared raise nothing.
         """
         source = self._typed.get(type(event))
         if source is None or fields or level is not None:
-            return self._emit_rare(event, level, fields, current())
+            return self._emit_other(event, level, fields)
         if self._gate.level > source.levelno:
             return False
         queue = self._queue
@@ -323,7 +250,7 @@ class Logger:
         timestamp = now()
         record = Record(timestamp, source, scope.text, None, event, TYPED_SIZE)
         self._append(record)
-        return queue.attend(record) if timestamp > queue.attention_at else True
+        return queue.attend(record, timestamp) if timestamp > queue.attention_at else True
 
     # -- derived loggers ---------------------------------------------------------------------------------------------
 
@@ -346,7 +273,7 @@ class Logger:
 
         Takes effect on the next call of any thread. Raises `ConfigError` if there is no such level.
         """
-        self._core.set_level(self.name, level_number(level))
+        self._core.gates.set_level(self.name, level_number(level))
 
     def is_enabled_for(self, level: str | int) -> bool:
         """Would a record of that level be offered to the queue?"""
@@ -394,15 +321,103 @@ class Logger:
 
         return carried
 
+    def inject(self, carrier: C, /) -> C:
+        """Put where the calling code is into a mapping, for a child process or a request, and return the mapping.
+
+        Keys: `traceparent` (W3C Trace Context), `amsha-execution-id`, `amsha-crew-name`, `amsha-step-id`. Nothing is
+        written outside of any execution. The other side uses `extract`.
+        """
+        write_origin(current_origin(), carrier)
+        return carrier
+
+    def extract(self, carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]], /) -> Joined:
+        """The context that `inject` wrote elsewhere, to be entered: `with log.extract(headers) as run:`.
+
+        `carrier`: a mapping or pairs (headers, `os.environ`, a dict); case does not matter, `_` counts as `-`, keys
+        and values may be bytes. What is malformed counts as absent. See `Joined` for what holds inside. Whoever can
+        send these headers can choose ids: strip them where requests come from strangers.
+        """
+        return Joined(self, read_origin(carrier))
+
+    # -- for executions, and for bridges from other logging libraries ------------------------------------------------
+
+    def named(self, name: str) -> "Logger":
+        """A logger of this log with that very name, without this one's bound fields."""
+        return Logger(self._core, name)
+
+    def forward(
+        self,
+        level: int,
+        message: str,
+        fields: Mapping[Any, object],
+        *,
+        error: BaseException | None = None,
+        timestamp: float | None = None,
+    ) -> bool:
+        """A record made elsewhere: its message is formatted, its time known (Unix seconds), its level a number.
+
+        Returns and raises as the calls do.
+        """
+        source = self._sources[LEVELS[_level_name(level)] // 10 - 1]
+        if self._gate.level > source.levelno:
+            return False
+        if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
+            return False
+        scope = current()
+        if self._bound is not None:
+            scope = scope.under(self._bound)
+        try:
+            text, reason = _format(message, ())
+            body = b""
+            if not reason and error is None and scope.keys.isdisjoint(fields):
+                body = _try_fields(fields, self._limit)
+            if body and not needs_a_look(body, text, self._limit):
+                return self._put(source, scope, text, body, len(body) + len(text), timestamp)
+            return self._put_text(source, scope, text, reason, fields, error, timestamp)
+        except Exception:  # noqa: BLE001 - never into the host: it is counted instead
+            return self._queue.refuse(source, "unencodable")
+
     def encode_context(self, fields: Mapping[str, object]) -> tuple[dict[str, bytes], dict[str, str]]:
         """Fields as a scope keeps them, and why some had to be replaced."""
         return encode_values(fields, self._limit)
 
+    def push_lifecycle(self, event: Struct, scope: Scope) -> bool:
+        """An event of an execution or step in its own scope, that holds nothing which can change."""
+        source = self._lifecycle.get(type(event))
+        if source is None or self._bound is not None or not scope.ambient_only:
+            return self._emit_rare(event, None, {}, scope)
+        if self._gate.level > source.levelno:
+            return False
+        queue = self._queue
+        if len(queue.items) > queue.mark and not queue.room_for(source):
+            return False
+        queue.bytes_in = waiting = queue.bytes_in + TYPED_SIZE
+        if waiting > queue.bytes_mark and not queue.room_for_bytes(source, TYPED_SIZE):
+            return False
+        timestamp = now()
+        record = Record(timestamp, source, scope.text, None, event, TYPED_SIZE)
+        self._append(record)
+        return queue.attend(record, timestamp) if timestamp > queue.attention_at else True
+
     def emit_lifecycle(
-        self, event: Struct, fields: Mapping[str, object], scope: Scope, error: BaseException | None
+        self,
+        event: Struct,
+        fields: Mapping[str, object],
+        scope: Scope,
+        error: BaseException | None = None,
+        reasons: Mapping[str, str] | None = None,
     ) -> bool:
         """An event of an execution or step, in its own scope, with its exception if it failed."""
-        return self._emit_rare(event, None, fields, scope, error)
+        return self._emit_rare(event, None, fields, scope, error, reasons)
+
+    def warn(
+        self, message: str, fields: Mapping[str, object], scope: Scope, error: BaseException | None = None
+    ) -> bool:
+        """A warning in a given scope."""
+        source = self._sources[LEVELS["WARNING"] // 10 - 1]
+        if self._gate.level > source.levelno:
+            return False
+        return self._put_rare(source, scope, message, (), {**fields, "exc_info": error})
 
     # -- what is rare ------------------------------------------------------------------------------------------------
 
@@ -416,11 +431,37 @@ class Logger:
             extra = fields.pop("extra", None)
             if extra is not None:
                 fields = {**_extra(extra), **fields}
-            if len(encode(clean_text(text))) > self._limit:
-                text, reason = shorten_text(text), f"too large: {len(text)}"
-            return self._put_fields(source, scope, text, fields, error, {"message": reason} if reason else {})
+            return self._put_text(source, scope, text, reason, fields, error)
         except Exception:  # noqa: BLE001 - never into the host: it is counted instead
             return self._queue.refuse(source, "unencodable")
+
+    def _put_text(
+        self,
+        source: Source,
+        scope: Scope,
+        text: str,
+        reason: str,
+        fields: Mapping[Any, object],
+        error: BaseException | None,
+        timestamp: float | None = None,
+    ) -> bool:
+        if len(encode(clean_text(text))) > self._limit:
+            text, reason = shorten_text(text), f"too large: {len(text)}"
+        return self._put_fields(source, scope, text, fields, error, {"message": reason} if reason else {}, timestamp)
+
+    def _emit_other(self, event: Struct, level: str | int | None, fields: Fields) -> bool:
+        """An event with fields or a level, or of a type that is new or that its execution counts."""
+        scope = current()
+        source = self._counted.get(type(event))
+        if source is None or fields or level is not None or self._bound is not None or not scope.ambient_only:
+            return self._emit_rare(event, level, fields, scope, _exception(fields.pop("exc_info", None)))
+        if isinstance(scope.run, Run):
+            scope.run.note_usage(event)
+        if self._gate.level > source.levelno:
+            return False
+        if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
+            return False
+        return self._put(source, scope, None, event, TYPED_SIZE)
 
     def _emit_rare(
         self,
@@ -429,11 +470,14 @@ class Logger:
         fields: Mapping[str, object],
         scope: Scope,
         error: BaseException | None = None,
+        reasons: Mapping[str, str] | None = None,
     ) -> bool:
         """An event that cannot go on the queue as it is."""
         source = self._sources[LEVELS["INFO"] // 10 - 1]
         try:
-            plan = _plan(type(event))
+            plan = plan_of(type(event))
+            if plan.counted and isinstance(scope.run, Run):
+                scope.run.note_usage(event)
             if level is None and plan.exhausted(event, fields):
                 level = "CRITICAL"
             source = self._event_source(plan, type(event), plan.level if level is None else _level_name(level))
@@ -443,20 +487,25 @@ class Logger:
                 return False
             if self._bound is not None:
                 scope = scope.under(self._bound)
-            if error is None and scope.keys.isdisjoint(plan.names):
+            if error is None and not reasons and scope.keys.isdisjoint(plan.names):
                 body = self._try_event(event, plan, fields if scope.keys.isdisjoint(fields) else None)
                 if body:
                     return self._put(source, scope, None, body, len(body))
-            return self._put_fields(
-                source, scope, None, {**event_fields(event, tagged=plan.tagged), **fields}, error, {}
-            )
+            fields = {**event_fields(event, tagged=plan.tagged), **fields}
+            return self._put_fields(source, scope, None, fields, error, reasons or {})
         except Exception:  # noqa: BLE001 - as above; not a Struct, for one
             return self._queue.refuse(source, "unencodable")
 
-    def _try_event(self, event: Struct, plan: _Plan, fields: Mapping[str, object] | None) -> bytes:
+    def _try_event(self, event: Struct, plan: Plan, fields: Mapping[str, object] | None) -> bytes:
         """The event and `fields` as one object where nothing is wrong with them, else nothing."""
-        if fields is None or not plan.names.isdisjoint(fields):
+        if fields is None:
             return b""
+        if fields and not plan.names.isdisjoint(fields):  # they win
+            if not plan.plainly_named:
+                return b""
+            own = {name: value for name, value in fields.items() if name in plan.names}
+            event = structs.replace(event, **own)
+            fields = {name: value for name, value in fields.items() if name not in plan.names}
         body = _try_encode(event)
         if body[:1] != b"{" or body.rfind(b"null") >= 0 or needs_a_look(body, None, self._limit):
             return b""
@@ -466,13 +515,15 @@ class Logger:
         more = _try_fields(fields, self._limit - len(body))
         return more if not more or body == b"{}" else b"%b,%b" % (body[:-1], more[1:])
 
-    def _event_source(self, plan: _Plan, kind: type[Struct], level: str) -> Source:
+    def _event_source(self, plan: Plan, kind: type[Struct], level: str) -> Source:
         source = self._rare.get((kind, level))
         if source is None:
             source = make_source(plan.event, level, self.name, cut=plan.cut, lifecycle=plan.lifecycle)
             self._rare[kind, level] = source
             if plan.pushed and level == plan.level:
-                self._typed[kind] = source
+                (self._counted if plan.counted else self._typed)[kind] = source
+            elif plan.lifecycle and not plan.failure and kind.__module__ == ExecutionStarted.__module__:
+                self._lifecycle[kind] = source
         return source
 
     def _put_fields(
@@ -483,6 +534,7 @@ class Logger:
         fields: Mapping[Any, object],
         error: BaseException | None,
         reasons: Mapping[str, str],
+        timestamp: float | None = None,
     ) -> bool:
         trace = None
         if error is not None:
@@ -504,22 +556,30 @@ class Logger:
                 self._queue.ledger.degraded[source.level] += 1
         size = len(body) + len(message or "")
         if trace is None:
-            return self._put(source, scope, message, body, size)
+            return self._put(source, scope, message, body, size, timestamp)
         self._queue.late_bodies += 1
-        accepted = self._put(source, scope, message, LateBody(body, trace), size + TYPED_SIZE)
+        accepted = self._put(source, scope, message, LateBody(body, trace), size + TYPED_SIZE, timestamp)
         if not accepted:
             self._queue.late_bodies -= 1
         return accepted
 
-    def _put(self, source: Source, scope: Scope, message: str | None, body: object, size: int) -> bool:
+    def _put(
+        self,
+        source: Source,
+        scope: Scope,
+        message: str | None,
+        body: object,
+        size: int,
+        timestamp: float | None = None,
+    ) -> bool:
         queue = self._queue
         queue.bytes_in = waiting = queue.bytes_in + size
         if waiting > queue.bytes_mark and not queue.room_for_bytes(source, size):
             return False
-        timestamp = now()
-        record = Record(timestamp, source, scope.text, message, body, size)
+        present = now()
+        record = Record(present if timestamp is None else timestamp, source, scope.text, message, body, size)
         self._append(record)
-        return queue.attend(record) if timestamp > queue.attention_at else True
+        return queue.attend(record, present) if present > queue.attention_at else True
 
 
 def _try_fields(fields: Mapping[Any, object], limit: int) -> bytes:

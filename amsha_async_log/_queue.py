@@ -141,7 +141,7 @@ class RecordQueue:
     """Bounded by records and by bytes. Any thread puts; one batcher takes. Putting takes no lock.
 
     A call (see `_logger`) does, in this order: `room_for` where `len(items) > mark`, `bytes_in +=`, `items.append`,
-    `attend` where the record's time is past `attention_at`. Several threads at once may pass the bound by one record
+    `attend` where the time is past `attention_at`. Several threads at once may pass the bound by one record
     each. `closed`, `parked`, `lingering` and `sealed` are kept as values of `mark` and `attention_at` too, so that the
     call compares twice whatever the state.
     """
@@ -236,15 +236,15 @@ class RecordQueue:
         if self.loss_first is None:
             self.loss_first = now
 
-    def attend(self, record: Record) -> bool:
-        """Called with a record just put in, when the batcher is parked, late or gone: wake it, lend it the GIL.
+    def attend(self, record: Record, present: float) -> bool:
+        """Called with a record put in at the time `present`, when the batcher is parked, late or gone: wake it, lend.
 
         Returns False if the record came too late to be written: the log was closed while the call was under way.
         """
         if self.sealed:
             return self._take_back(record)
         if self.attention_at == 0.0:
-            self.attention_at = record.timestamp + OVERDUE_S
+            self.attention_at = present + OVERDUE_S
             self._wake_now()
             self.starving = self._caller_is_busy() and not self._reachable
             if self.starving:

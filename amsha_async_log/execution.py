@@ -1,130 +1,66 @@
 """Executions and steps: what runs, from when to when, with which outcome; everything logged below carries their ids."""
 
-import time
-from abc import abstractmethod
+import sys
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, Protocol, Self
+from contextlib import suppress
+from typing import Any, Final
 
 from msgspec import Struct
 
 from . import events
 from ._context import CURRENT, Scope, uuid7
-from ._snapshot import describe_type
+from ._propagation import trace_id_of
+from ._run import Emitter, Request, Run, total_tokens
+from ._snapshot import describe, encode
+from ._tally import Tally
 
-__all__ = ["Execution", "Step", "current_execution"]
+__all__ = ["Execution", "Step", "Summary", "current_execution"]
 
-_STEP = frozenset({"step_id"})
+_IDS: Final = frozenset({"execution_id", "crew_name", "step_id"})
 """What an inner execution must not inherit."""
+_TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "cost_usd")
+_MB: Final = 1 << 20
+_STEP_ONCE: Final = {"steps": 1}
+_STEP_AGAIN: Final = {"steps": 1, "retries": 1}
+_AGAIN: Final = {"retries": 1}
+_LONG_IDS: Final = 200
+"""Bytes above which ids are checked against the limit of a record."""
 
 
-EncodedContext = tuple[dict[str, bytes], dict[str, str]]
-"""Fields as a scope keeps them, and why some had to be replaced."""
+class Summary(Struct, frozen=True, kw_only=True):
+    """What is known in this process of an execution, so far or when it ended. None: unknown.
 
-
-class _Emitter(Protocol):
-    """The logger that an execution writes to."""
-
-    def encode_context(self, fields: Mapping[str, object]) -> EncodedContext: ...
-
-    def emit_lifecycle(
-        self, event: Struct, fields: Mapping[str, object], scope: Scope, error: BaseException | None
-    ) -> bool: ...
-
-
-class _Run:
-    """What executions and steps have in common. A run is entered once; `with` and `async with` do the same.
-
-    Entering writes `*.started`, leaving `*.completed`, `*.failed` (an exception) or `*.cancelled` (a cancellation,
-    KeyboardInterrupt, SystemExit). Leaving never raises and never swallows the exception. A run that is left in
-    another context than it was entered in ends under its own id and leaves that context as it is.
+    Counts include its steps, not executions inside it. What other processes log of it is in the files only.
     """
 
-    def __init__(
-        self,
-        emitter: _Emitter,
-        ends: tuple[type[Struct], type[Struct], type[Struct]],
-        named: Mapping[str, Any],
-        fields: Mapping[str, object],
-    ) -> None:
-        self.fields: dict[str, object] = dict(fields)
-        """Fields of the run's own lines. Those added before it ends are on its last line."""
-        self._emitter = emitter
-        self._completed, self._failed, self._cancelled = ends
-        self._named = named
-        self._on_failure: dict[str, Any] = {}
-        self._outputs: object = None
-        self._tokens: dict[str, Any] = {}
-        self._began = 0.0
-        self._outside = self._scope = CURRENT.get()
-
-    def record_tokens(self, prompt_tokens: int = 0, completion_tokens: int = 0, cost_usd: float | None = None) -> None:
-        """Add to the run's totals, which its last line reports. Not needed where `llm.call.*` events are emitted."""
-        self._add("prompt_tokens", prompt_tokens)
-        self._add("completion_tokens", completion_tokens)
-        self._add("total_tokens", prompt_tokens)
-        self._add("total_tokens", completion_tokens)
-        if cost_usd is not None:
-            self._add("cost_usd", cost_usd)
-
-    def _add(self, name: str, number: Any) -> None:
-        try:
-            self._tokens[name] = self._tokens.get(name, 0) + number
-        except Exception:  # noqa: BLE001 - no number: it is shown as it is, instead of a sum
-            self._tokens[name] = number
-
-    def set_outputs(self, outputs: object) -> None:
-        """What the run produced. Encoded when it ends: what is changed in between shows changed."""
-        self._outputs = outputs
-
-    def __enter__(self) -> Self:
-        self._outside = outside = CURRENT.get()
-        values, reasons = self._encoded_context()
-        self._scope = outside.without(_STEP).child(values, self, reasons)
-        CURRENT.set(self._scope)
-        self._began = time.monotonic()
-        self._emitter.emit_lifecycle(self._started(outside.run), self.fields, self._scope, None)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        end = {"duration_seconds": round(time.monotonic() - self._began, 6), "outputs": self._outputs, **self._tokens}
-        end |= self._named
-        failure = error if error is not None and _is_failure(error) else None
-        if error is None:
-            event = self._completed(**end)
-        elif failure is None:
-            event = self._cancelled(**end, error_type=describe_type(error))
-        else:
-            event = self._failed(**end, **self._on_failure)
-        self._emitter.emit_lifecycle(event, self.fields, self._scope, failure)
-        if CURRENT.get() is self._scope:
-            CURRENT.set(self._outside)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, traceback)
-
-    @abstractmethod
-    def _encoded_context(self) -> EncodedContext:
-        """What every line inside carries."""
-
-    @abstractmethod
-    def _started(self, outer: object) -> Struct:
-        """The event of entering, inside the run `outer`."""
+    execution_id: str
+    crew_name: str
+    status: str
+    """`pending running paused completed failed cancelled`."""
+    duration_seconds: float | None
+    """From its start to its end, or to now; None before it starts."""
+    prompt_tokens: int | None
+    """From `llm.call.*` events where there are any, else `record_tokens`, else `metrics.execution`, never from two."""
+    completion_tokens: int | None
+    total_tokens: int | None
+    cost_usd: float | None
+    """US dollars, from the first of these sources that knows it."""
+    steps: int
+    llm_calls: int
+    """`llm.call.*` events: answered, failed, refused and retried calls alike."""
+    retries: int
+    """Model calls made again, and starts (its own or a step's) with `attempt` above 1."""
+    peak_memory_mb: float | None
+    """The most memory (MB of 2^20 bytes) this process ever had resident, up to this call: an upper bound for the
+    execution, exact if it raised it (getrusage). None on systems without it."""
 
 
-class Execution(_Run):
+class Execution(Run):
     """One run of a crew. Made by `log.execution(...)`."""
 
     def __init__(
         self,
-        emitter: _Emitter,
+        emitter: Emitter,
         crew_name: str,
         *,
         execution_id: str | None,
@@ -133,81 +69,202 @@ class Execution(_Run):
         inputs: object,
         attempt: int,
         max_retries: int | None,
-        fields: Mapping[str, object],
+        fields: dict[str, object],
     ) -> None:
-        self.execution_id: str = execution_id or uuid7()
+        own_id = "" if execution_id else uuid7()
+        self.execution_id: str = execution_id or own_id
         """A UUID of version 7, or the caller's own id."""
         self.crew_name: str = crew_name
+        self.trace_id: str = own_id.replace("-", "")
+        """W3C trace id, 32 hexadecimal digits: that of the execution around it or of the request it was joined from,
+        else its own id's."""
         self._parent_id = parent_execution_id
-        self._depends_on = depends_on
-        self._inputs = inputs
-        self._encoded: EncodedContext | None = None
-        super().__init__(
-            emitter,
-            (events.ExecutionCompleted, events.ExecutionFailed, events.ExecutionCancelled),
-            {},
-            fields,
-        )
-        self._on_failure = {"attempt": attempt, "max_retries": max_retries}
+        self._attempt = attempt
+        self._max_retries = max_retries
+        self._counts = Tally()
+        self._calls = Tally()
+        self._reported: Mapping[str, Any] = {}
+        super().__init__(emitter, fields)
+        if inputs is not None or depends_on:
+            self._inputs = inputs, depends_on
 
     def step(self, kind: str, name: str, /, **fields: object) -> "Step":
-        """A step of this execution (`kind`: task, agent, tool, ...), to be entered. Steps nest by being entered."""
+        """A step of this execution (`kind`: task, agent, tool, ...), to be entered. Steps nest by being entered.
+
+        `attempt`, `max_retries`, `depends_on`, `inputs`, `agent_name` are fields like any other, known to the reader.
+        """
         return Step(self._emitter, self, None, kind, name, fields)
 
-    def _encoded_context(self) -> EncodedContext:
-        """Its id and its crew; encoded once, for all its steps."""
-        if self._encoded is None:
-            self._encoded = self._emitter.encode_context(
-                {"execution_id": self.execution_id, "crew_name": self.crew_name}
-            )
-        return self._encoded
-
-    def _started(self, outer: object) -> Struct:
-        around = _execution_of(outer)
-        return events.ExecutionStarted(
-            parent_execution_id=self._parent_id or (around.execution_id if around else None),
-            depends_on=self._depends_on,
-            inputs=self._inputs,
-            **self._on_failure,
+    def summary(self) -> Summary:
+        """What is known of it so far. Any thread."""
+        counts, calls = self._counts.sums(), self._calls.sums()
+        sources = [_usage(amounts) for amounts in (calls, counts, self._reported)]
+        tokens = next((usage for usage in sources if usage.get("total_tokens") is not None), {})
+        return Summary(
+            execution_id=self.execution_id,
+            crew_name=self.crew_name,
+            status=self.state,
+            duration_seconds=self._duration if self._duration is not None else self._elapsed(),
+            prompt_tokens=tokens.get("prompt_tokens"),
+            completion_tokens=tokens.get("completion_tokens"),
+            total_tokens=tokens.get("total_tokens"),
+            cost_usd=next((usage["cost_usd"] for usage in sources if usage.get("cost_usd") is not None), None),
+            steps=counts.get("steps", 0),
+            llm_calls=calls.get("llm_calls", 0),
+            retries=counts.get("retries", 0) + calls.get("retries", 0),
+            peak_memory_mb=_peak_memory_mb(),
         )
 
+    # -- told by its steps and its logger ----------------------------------------------------------------------------
 
-class Step(_Run):
+    def note_recorded(self, amounts: Mapping[str, Any]) -> None:
+        """Tokens were recorded for it or a step of it."""
+        self._counts.add(amounts)
+
+    def note_started(self, attempt: object, *, step: bool) -> None:
+        """It, or a step of it, has started."""
+        if type(attempt) is int and attempt > 1:
+            self._counts.add(_STEP_AGAIN if step else _AGAIN)
+        elif step:
+            self._counts.add(_STEP_ONCE)
+
+    def note_usage(self, event: Struct) -> None:
+        """An `llm.call.*` or `metrics.execution` event was emitted inside it."""
+        amounts = {name: getattr(event, name, None) for name in _TOKENS}
+        if isinstance(event, events.MetricsExecution):
+            self._reported = amounts
+            return
+        if amounts["total_tokens"] is None and (
+            amounts["prompt_tokens"] is not None or amounts["completion_tokens"] is not None
+        ):
+            amounts["total_tokens"] = total_tokens(amounts)
+        retried = isinstance(event, events.LlmCallRetried | events.LlmCallRateLimited)
+        self._calls.add({**amounts, "llm_calls": 1, "retries": int(retried)})
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _execution(self) -> "Execution":
+        return self
+
+    def _name(self) -> str:
+        return "execution"
+
+    def _scope_under(self, outside: Scope) -> Scope:
+        context = outside.without(_IDS)
+        if type(self.execution_id) is str and type(self.crew_name) is str:
+            with suppress(UnicodeEncodeError):
+                own, crew = encode(self.execution_id), encode(self.crew_name)
+                if len(own) + len(crew) < _LONG_IDS:
+                    return context.with_execution(own, crew, self)
+        values, reasons = self._emitter.encode_context({"execution_id": self.execution_id, "crew_name": self.crew_name})
+        return context.child(values, self, reasons)
+
+    def scope(self) -> Scope:
+        """What every line inside carries, steps left aside."""
+        if self._scope is None:
+            self._scope = self._scope_under(CURRENT.get())
+        return self._scope
+
+    def _started(self) -> Struct:
+        outside = self._outside if self._outside is not None else CURRENT.get()
+        around = _execution_of(outside.run)
+        if around is self:
+            around = None
+        if around is not None:
+            self.trace_id = around.trace_id
+        elif isinstance(outside.run, Request):
+            self.trace_id = outside.run.trace_id
+        elif not self.trace_id:
+            self.trace_id = trace_id_of(_text_of(self.execution_id))
+        self.note_started(self._attempt, step=False)
+        inputs, depends_on = self._inputs or (None, ())
+        return events.ExecutionStarted(
+            parent_execution_id=self._parent_id or (around.execution_id if around else None),
+            depends_on=depends_on,
+            inputs=inputs,
+            attempt=self._attempt,
+            max_retries=self._max_retries,
+            trace_id=None if "trace_id" in outside.fields else self.trace_id,  # then it is on the line already
+        )
+
+    def _changed(self, before: str | None, after: str) -> Struct:
+        return events.ExecutionStateChanged(state_from=before, state_to=after, status=after)
+
+    def _ended(self, state: str, said: Mapping[str, Any]) -> Any:
+        if state == "completed":
+            return events.ExecutionCompleted(**said)
+        if state == "failed":
+            return events.ExecutionFailed(**said, attempt=self._attempt, max_retries=self._max_retries)
+        return events.ExecutionCancelled(**said)
+
+
+class Step(Run):
     """One step of an execution, made by `run.step(...)` or, inside it, by `step.step(...)`."""
 
     def __init__(
         self,
-        emitter: _Emitter,
+        emitter: Emitter,
         execution: Execution,
         parent: "Step | None",
         kind: str,
         name: str,
-        fields: Mapping[str, object],
+        fields: dict[str, object],
     ) -> None:
         self.step_id: str = uuid7()
         self.execution: Execution = execution
+        self.kind: str = kind
+        self.name: str = name
         self._parent = parent
-        super().__init__(
-            emitter,
-            (events.StepCompleted, events.StepFailed, events.StepCancelled),
-            {"step_kind": kind, "step_name": name},
-            fields,
-        )
+        super().__init__(emitter, fields)
 
     def step(self, kind: str, name: str, /, **fields: object) -> "Step":
         """A step inside this one, wherever it is entered."""
         return Step(self._emitter, self.execution, self, kind, name, fields)
 
-    def _encoded_context(self) -> EncodedContext:
-        """Those of the execution, and the step's id, which is plain ASCII."""
-        values, reasons = self.execution._encoded_context()
-        return {**values, "step_id": b'"%b"' % self.step_id.encode()}, reasons
+    @property
+    def _execution(self) -> Execution:
+        return self.execution
 
-    def _started(self, outer: object) -> Struct:
+    def _name(self) -> str:
+        return f"step {self.name}" if type(self.name) is str else "step"
+
+    def _scope_under(self, outside: Scope) -> Scope:  # noqa: ARG002 - a step belongs to its execution wherever it runs
+        context = self.execution._scope or self.execution.scope()
+        return context.with_step(b'"%b"' % self.step_id.encode(), self)
+
+    def _started(self) -> Struct:
         parent = self._parent
-        if parent is None and isinstance(outer, Step) and outer.execution is self.execution:
-            parent = outer
-        return events.StepStarted(**self._named, parent_step_id=parent.step_id if parent else None)
+        outer = self._outside
+        if parent is None and outer is not None:
+            around = outer.run
+            if isinstance(around, Step) and around.execution is self.execution:
+                parent = around
+        self.execution.note_started(self.fields.get("attempt"), step=True)
+        return events.StepStarted(
+            step_kind=self.kind, step_name=self.name, parent_step_id=parent.step_id if parent else None
+        )
+
+    def _changed(self, before: str | None, after: str) -> Struct:
+        return events.StepStateChanged(
+            step_kind=self.kind, step_name=self.name, state_from=before, state_to=after, status=after
+        )
+
+    def _ended(self, state: str, said: Mapping[str, Any]) -> Any:
+        if state == "completed" and len(said) == 1:
+            return events.StepCompleted(
+                step_kind=self.kind, step_name=self.name, duration_seconds=said["duration_seconds"]
+            )
+        if state == "completed":
+            return events.StepCompleted(step_kind=self.kind, step_name=self.name, **said)
+        if state == "failed":
+            return events.StepFailed(step_kind=self.kind, step_name=self.name, **said)
+        return events.StepCancelled(step_kind=self.kind, step_name=self.name, **said)
+
+
+def current_execution() -> Execution | None:
+    """The execution that the calling code runs in, or None."""
+    return _execution_of(CURRENT.get().run)
 
 
 def _execution_of(run: object) -> Execution | None:
@@ -216,15 +273,22 @@ def _execution_of(run: object) -> Execution | None:
     return run if isinstance(run, Execution) else None
 
 
-def current_execution() -> Execution | None:
-    """The execution that the calling code runs in, or None."""
-    return _execution_of(CURRENT.get().run)
+def _text_of(execution_id: object) -> str:
+    return execution_id if isinstance(execution_id, str) else describe(execution_id)
 
 
-def _is_failure(error: BaseException) -> bool:
-    """Cancellations, interrupts and exits are not failures; a group is one if it holds any."""
-    kind = type(error)  # not isinstance, which asks the exception
-    if issubclass(kind, BaseExceptionGroup):
-        members = BaseExceptionGroup.exceptions.__get__(error)
-        return any(_is_failure(member) for member in members)
-    return issubclass(kind, Exception)
+def _usage(amounts: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens and the cost among `amounts`, with their total; only what is a number."""
+    usage = {name: amounts.get(name) for name in _TOKENS if isinstance(amounts.get(name), int | float)}
+    if "total_tokens" not in usage and ("prompt_tokens" in usage or "completion_tokens" in usage):
+        usage["total_tokens"] = total_tokens(usage)
+    return usage
+
+
+def _peak_memory_mb() -> float | None:
+    try:
+        import resource  # not on Windows
+    except ImportError:  # pragma: no cover - Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / _MB if sys.platform == "darwin" else peak / 1024, 3)

@@ -14,9 +14,9 @@ NAME = PACKAGE.name
 
 LAYERS = """
 exceptions _version
-records events _config _stats _context _origin _stderr _threads _waiting
-_queue _snapshot _encoder _retention _writer _console reader
-_batcher execution _logger _registry
+records events _config _stats _context _origin _stderr _threads _waiting _states _levels _tally _propagation _observe
+_queue _snapshot _stacktrace _plans _encoder _retention _writer _console reader
+_batcher _run execution _joined _logger _registry _operation
 _exit _pipeline
 cli
 __init__ __main__
@@ -27,7 +27,7 @@ ORDER = [module for row in ROWS for module in row]
 FRONTEND = {"_logger", "execution", "_queue", "_snapshot", "records", "events", "_context"}
 BACKEND = {"_batcher", "_writer"}
 READER_MAY_IMPORT = {"records", "events", "exceptions"}
-MAY_DEFINE_COROUTINES = {"_waiting", "_batcher", "_pipeline", "_registry", "execution", "cli"}
+MAY_DEFINE_COROUTINES = {"_waiting", "_batcher", "_pipeline", "_registry", "_run", "_joined", "_observe", "cli"}
 
 
 def sources(package: Path) -> Iterator[tuple[str, Path]]:

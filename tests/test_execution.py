@@ -64,7 +64,12 @@ def test_execution_that_ends_well_writes_started_and_completed(log: Log, lines: 
         pass
     started, completed = lines()
     assert (started["event"], started["level"]) == ("execution.started", "INFO")
-    assert user_fields(started) == {"execution_id": run.execution_id, "crew_name": "crew", "status": "running"}
+    assert user_fields(started) == {
+        "execution_id": run.execution_id,
+        "crew_name": "crew",
+        "status": "running",
+        "trace_id": run.trace_id,
+    }
     assert (completed["event"], completed["level"]) == ("execution.completed", "INFO")
     duration = completed.pop("duration_seconds")
     assert 0 <= duration < 60
@@ -82,7 +87,7 @@ def test_execution_line_has_what_was_given(log: Log, lines: Lines) -> None:
         max_retries=3,
         model_name="m",
         temperature=0.5,
-    ):
+    ) as run:
         pass
     started, completed = lines()
     assert user_fields(started) == {
@@ -96,6 +101,7 @@ def test_execution_line_has_what_was_given(log: Log, lines: Lines) -> None:
         "model_name": "m",
         "temperature": 0.5,
         "status": "running",
+        "trace_id": run.trace_id,
     }
     assert (completed["model_name"], completed["temperature"]) == ("m", 0.5)
 
@@ -353,14 +359,14 @@ def test_execution_of_one_log_is_on_lines_of_another(opened: Callable[..., Log],
 # -- outputs, tokens, fields -------------------------------------------------------------------------------------------
 
 
-def test_outputs_are_on_the_last_line_as_they_are_at_the_end(log: Log, lines: Lines) -> None:
+def test_outputs_are_on_the_last_line_as_they_were_when_they_were_set(log: Log, lines: Lines) -> None:
     outputs = {"text": "draft"}
     with log.execution("crew") as run, run.step("task", "t") as step:
         run.set_outputs(outputs)
         step.set_outputs(["one"])
         outputs["text"] = "final"
     step_line, execution_line = lines()[2:]
-    assert (step_line["outputs"], execution_line["outputs"]) == (["one"], {"text": "final"})
+    assert (step_line["outputs"], execution_line["outputs"]) == (["one"], {"text": "draft"})
 
 
 def test_tokens_add_up(log: Log, lines: Lines) -> None:

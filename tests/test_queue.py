@@ -68,7 +68,7 @@ class Rig:
             return False
         record = Record(self.clock.now, source, b",", "m", b"{}", size)
         queue.items.append(record)
-        return queue.attend(record) if self.clock.now > queue.attention_at else True
+        return queue.attend(record, self.clock.now) if self.clock.now > queue.attention_at else True
 
     def drain(self) -> int:
         taken = 0
