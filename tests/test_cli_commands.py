@@ -147,10 +147,15 @@ def test_show_as_json_is_one_document(run: Run, log: Log) -> None:
     result = run("show", "e1", log.path, "--json")
     document = result.document
     assert result.code == 0
-    assert list(document) == ["execution", "states", "steps", "records", "last_activity", "complete"]
+    keys = "execution states steps records last_activity complete files retries configuration".split()
+    assert list(document) == keys
     assert document["execution"]["inputs"] == {"topic": "x"}
-    assert list(document["steps"][0]) == (
-        "step_id parent_step_id kind name status started_at duration_seconds error_type".split()
+    assert (
+        list(document["steps"][0])
+        == (
+            "step_id parent_step_id kind name status started_at duration_seconds error_type "
+            "state depends_on attempt max_retries agent_name inputs outputs"
+        ).split()
     )
     assert (len(document["records"]), document["complete"]) == (7, True)
 
@@ -203,6 +208,101 @@ def test_show_limits_the_records_it_prints(run: Run, tmp_path: Path) -> None:
     out = run("show", "e1", tmp_path).out
     assert "(301 earlier ones are not shown, see --json)" in out
     assert ("number 300." in out, "number 299." in out) == (True, False)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Writer:
+    """An execution told by plain lines alone."""
+    writer = Writer(tmp_path / "app.jsonl")
+    ids = {"execution_id": "e1"}
+    writer.write("log", "Crew execution initiated", crew_name="crew", inputs={"topic": "x"}, **ids)
+    writer.write("log", "LLM configuration", model_name="gpt-4o", temperature=0.2, stream=False, **ids)
+    error: dict[str, Any] = {"error_type": "ValueError", "error_message": "no"}
+    writer.write("log", "Crew execution failed", level="ERROR", attempt=1, max_retries=3, **error, **ids)
+    writer.write("log", "Crew execution initiated", attempt=2, max_retries=3, **ids)
+    done: dict[str, Any] = {"status": "success", "file_size_bytes": 1234, "attempt": 2}
+    writer.write("log", "File operation: save", operation="save", file_path="out.json", **done, **ids)
+    writer.write("log", "JSON file validated", file_path="out.json", validation_status="success", **ids)
+    writer.write("log", "Fell back", recovery_action="smaller model", error_type="RateLimitError", **ids)
+    writer.write("log", "Crew execution completed", duration_seconds=2.0, total_tokens=2500, **ids)
+    return writer
+
+
+def section(out: str, title: str) -> list[str]:
+    """The lines of a section without the times they begin with."""
+    lines = out.partition(f"\n{title}\n")[2].partition("\n\n")[0].splitlines()
+    return [line.strip().partition(" ")[2] for line in lines]
+
+
+def test_show_prints_the_states_of_plain_lines(run: Run, plain: Writer) -> None:
+    out = run("show", "e1", plain.path).out
+    assert section(out, "States") == [
+        "running",
+        "running -> failed",
+        "failed -> running",
+        "running -> failed",
+        "failed -> completed",
+    ]
+
+
+def test_show_prints_files_retries_and_configuration(run: Run, plain: Writer) -> None:
+    out = run("show", "e1", plain.path).out
+    assert section(out, "Files") == [
+        "save out.json  success  1,234 bytes  attempt 2",
+        "JSON file validated out.json  validation success",
+    ]
+    assert section(out, "Retries") == [
+        "execution  attempt 2 of 3",
+        "file out.json  attempt 2",
+        "error  RateLimitError  recovered by smaller model",
+    ]
+    assert section(out, "Configuration") == ["LLM configuration model_name=gpt-4o temperature=0.2 stream=false"]
+
+
+def test_show_leaves_out_sections_without_anything(run: Run, log: Log) -> None:
+    out = run("show", "e1", log.path).out
+    assert not {"Files", "Retries", "Configuration"}.intersection(out.splitlines())
+
+
+def test_show_limits_the_files_it_prints(run: Run, tmp_path: Path) -> None:
+    log = Log(tmp_path / "app.jsonl")
+    for number in range(300):
+        log.put("file.operation", operation="save", file_path=f"{number}.json", status="success")
+    title = "Files (100 earlier ones are not shown, see --json)"
+    assert len(section(run("show", "e1", tmp_path).out, title)) == 200
+
+
+def test_show_as_json_has_files_retries_and_configuration(run: Run, plain: Writer) -> None:
+    document = run("show", "e1", plain.path, "--json").document
+    assert (
+        list(document["files"][0])
+        == (
+            "file_path operation status validation_status file_size_bytes attempt error_type timestamp event message"
+        ).split()
+    )
+    assert list(document["retries"][0]) == (
+        "timestamp what name attempt max_retries error_type recovery_action".split()
+    )
+    assert list(document["configuration"][0]) == "timestamp event message values".split()
+    assert document["configuration"][0]["values"] == {"model_name": "gpt-4o", "temperature": 0.2, "stream": False}
+
+
+def test_show_prints_what_a_step_waited_for_and_its_attempt_and_last_state(run: Run, tmp_path: Path) -> None:
+    log = Log(tmp_path / "app.jsonl")
+    log.start()
+    log.put("step.started", step_id="s1", step_kind="task", step_name="read")
+    log.put("step.completed", step_id="s1", status="completed", duration_seconds=1.0)
+    again = {"attempt": 2, "max_retries": 3, "depends_on": ["s1", "other"]}
+    log.put("step.started", step_id="s2", step_kind="task", step_name="write", **again)
+    log.put("step.state_changed", step_id="s2", state_to="paused")
+    out = run("show", "e1", tmp_path).out
+    assert "└── task write  killed (was paused)  -  attempt 2 of 3  after read, other" in out.splitlines()
+
+
+def test_show_survives_a_record_that_cannot_be_decoded(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "app.jsonl").write_text('{"execution_id":"e1","number":' + "9" * 5000 + "}\n")
+    result = run("show", "e1", tmp_path)
+    assert (result.code, result.err, "Last activity" in result.out) == (0, "", True)
 
 
 # -- verify ------------------------------------------------------------------------------------------------------------
@@ -317,6 +417,14 @@ def hostile(tmp_path: Path) -> Log:
     log.write("log", HOSTILE, level=HOSTILE, **fields)
     trace = {"type": HOSTILE, "message": HOSTILE, "frames": [{"file": HOSTILE, "code": HOSTILE}], "notes": [HOSTILE]}
     log.write("log", HOSTILE, level="ERROR", error_type=HOSTILE, stacktrace=trace, **fields)
+    more: dict[str, Any] = {"error_type": HOSTILE, "attempt": 2, "recovery_action": HOSTILE, "tool_name": HOSTILE}
+    log.write("step.started", step_id="s1", depends_on=[HOSTILE], **fields)
+    log.write("step.state_changed", step_id="s1", state_to=HOSTILE, **fields)
+    log.write("file.operation", operation=HOSTILE, file_path=HOSTILE, validation_status=HOSTILE, **more, **fields)
+    log.write("tool.call.failed", **more, **fields)
+    log.write("error.recovered", **{**more, "attempt": None}, **fields)
+    log.write("config.changed", parameters_changed=[HOSTILE], **fields)
+    log.write("execution.state_changed", state_from=HOSTILE, state_to=HOSTILE, **fields)
     log.write("execution.failed", status=HOSTILE, outputs=HOSTILE, **fields)
     return log
 

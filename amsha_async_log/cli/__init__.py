@@ -70,7 +70,7 @@ def show(
     *,
     json: JsonOption = False,
 ) -> None:
-    """Show one execution: its states, the tree of its steps, its records and errors."""
+    """Show one execution: its states, steps, files, retries, configuration, records and errors."""
     raise typer.Exit(run_show(execution_id, paths or [], json=json))
 
 

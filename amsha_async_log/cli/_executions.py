@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -32,6 +32,7 @@ SHOWN_RECORDS: Final = 200
 _NEAR: Final = 5
 _KNOWN_FIELDS: Final = ("execution_id", "crew_name")  # said once, in the header
 _SEVERE: Final = ("ERROR", "CRITICAL")
+T = TypeVar("T")
 
 
 def run_ls(paths: Iterable[str], *, json: bool) -> int:
@@ -77,15 +78,29 @@ def _print_detail(console: Console, detail: reader.Detail) -> None:
     if detail.steps:
         console.print()
         console.print(_step_tree(detail.steps), soft_wrap=True)
-    hidden = len(detail.records) - SHOWN_RECORDS
-    title = "Records" if hidden <= 0 else f"Records ({hidden:,} earlier ones are not shown, see --json)"
-    _print_section(console, title, [record_text(record, _KNOWN_FIELDS) for record in detail.records[-SHOWN_RECORDS:]])
-    last = detail.records[-1]
+    for title, texts in (
+        ("Files", [_file_text(use) for use in detail.files]),
+        ("Retries", [_retry_text(retry) for retry in detail.retries]),
+        ("Configuration", [_setting_text(setting) for setting in detail.configuration]),
+    ):
+        if texts:
+            _print_section(console, *_shortened(title, texts))
+    title, records = _shortened("Records", detail.records)
+    _print_section(console, title, [record_text(record, _KNOWN_FIELDS) for record in records])
+    last = detail.records[-1] if detail.records else {}
     message = printable(str(last.get("message") or last.get("event") or ""))
     _print_section(console, f"Last activity {whole_time(detail.last_activity)}  {message}", [])
     errors = [record for record in detail.records if record.get("level") in _SEVERE]
     if errors:
         _print_section(console, "Errors", [text for record in errors for text in _error_texts(record)])
+
+
+def _shortened(title: str, items: list[T]) -> tuple[str, list[T]]:
+    """The latest of many items, and a title that says how many are left out."""
+    hidden = len(items) - SHOWN_RECORDS
+    if hidden <= 0:
+        return title, items
+    return f"{title} ({hidden:,} earlier ones are not shown, see --json)", items[-SHOWN_RECORDS:]
 
 
 def _print_section(console: Console, title: str, lines: Iterable[Text]) -> None:
@@ -100,6 +115,50 @@ def _state_text(state: reader.State) -> Text:
     return Text(f"{clock_time(state.timestamp)} {change}")
 
 
+def _file_text(use: reader.FileUse) -> Text:
+    """What was done with a file: its operation or, where the line has none, its message."""
+    what = use.operation or use.message
+    text = Text(f"{clock_time(use.timestamp)} {printable(' '.join(filter(None, (what, use.file_path))))}")
+    if use.status:
+        text.append("  ").append(*_styled(use.status))
+    if use.validation_status:
+        text.append(f"  validation {printable(use.validation_status)}")
+    if use.file_size_bytes is not None:
+        text.append(f"  {use.file_size_bytes:,} bytes")
+    if use.attempt is not None and use.attempt > 1:
+        text.append(f"  {_attempt_words(use.attempt, None)}")
+    return _with_error(text, use.error_type)
+
+
+def _retry_text(retry: reader.Retry) -> Text:
+    name = f" {printable(retry.name)}" if retry.name else ""
+    text = Text(f"{clock_time(retry.timestamp)} {printable(retry.what)}{name}")
+    if retry.attempt is not None:
+        text.append(f"  {_attempt_words(retry.attempt, retry.max_retries)}")
+    _with_error(text, retry.error_type)
+    if retry.recovery_action:
+        text.append(f"  recovered by {printable(retry.recovery_action)}")
+    return text
+
+
+def _setting_text(setting: reader.Setting) -> Text:
+    what = printable(setting.message or setting.event)
+    return Text(f"{clock_time(setting.timestamp)} {what} {pairs(setting.values)}")
+
+
+def _attempt_words(attempt: int, max_retries: int | None) -> str:
+    return f"attempt {attempt}" if max_retries is None else f"attempt {attempt} of {max_retries}"
+
+
+def _styled(status: str) -> tuple[str, str]:
+    shown = printable(status)
+    return shown, STATUS_STYLES.get(shown.lower(), "")
+
+
+def _with_error(text: Text, error_type: str | None) -> Text:
+    return text.append(f"  {printable(error_type)}", "red") if error_type else text
+
+
 def _error_texts(record: Mapping[str, Any]) -> list[Text]:
     """A record of an error, and its stack trace below it."""
     trace = record.get("stacktrace")
@@ -109,12 +168,12 @@ def _error_texts(record: Mapping[str, Any]) -> list[Text]:
 
 def _header(detail: reader.Detail) -> list[Text]:
     run = detail.execution
-    status, took = printable(run.status), seconds(run.duration_seconds)
+    took = seconds(run.duration_seconds)
     lines = [
         Text.assemble(
             (printable(run.crew_name or "execution"), "bold"),
             f"  {printable(run.execution_id)}  ",
-            (status, STATUS_STYLES.get(status, "")),
+            _styled(run.status),
         ),
         Text(f"started {whole_time(run.started_at)}, ended {whole_time(run.ended_at)}, took {took}"),
         Text(", ".join(_usage(run))),
@@ -165,6 +224,7 @@ def _step_tree(steps: list[reader.Step]) -> Tree:
     """Steps under their parents; a step whose parent is not in the log, or is below itself, stands at the top."""
     root = Tree("Steps")
     by_id = {step.step_id: step for step in steps}
+    names = {step.step_id: step.name for step in steps if step.name}
     branches: dict[str, Tree] = {}
 
     def branch(step: reader.Step, below: frozenset[str]) -> Tree:
@@ -173,7 +233,7 @@ def _step_tree(steps: list[reader.Step]) -> Tree:
             at_top = parent is None or parent.step_id in below
             trunk = root if at_top or parent is None else branch(parent, below | {step.step_id})
             if step.step_id not in branches:
-                branches[step.step_id] = trunk.add(_step_text(step))
+                branches[step.step_id] = trunk.add(_step_text(step, names))
         return branches[step.step_id]
 
     for step in steps:
@@ -181,14 +241,18 @@ def _step_tree(steps: list[reader.Step]) -> Tree:
     return root
 
 
-def _step_text(step: reader.Step) -> Text:
-    status = printable(step.status)
+def _step_text(step: reader.Step, names: Mapping[str, str]) -> Text:
+    """A step on one line; `names` are those of all steps by their ids."""
     text = Text(f"{printable(step.kind or 'step')} {printable(step.name or step.step_id)}  ")
-    text.append(status, STATUS_STYLES.get(status, ""))
+    text.append(*_styled(step.status))
+    if step.state not in (None, "running", step.status):
+        text.append(f" (was {printable(step.state or '')})")
     text.append(f"  {seconds(step.duration_seconds)}")
-    if step.error_type:
-        text.append(f"  {printable(step.error_type)}", "red")
-    return text
+    if step.attempt is not None and step.attempt > 1:
+        text.append(f"  {_attempt_words(step.attempt, step.max_retries)}")
+    if step.depends_on:
+        text.append(f"  after {', '.join(printable(names.get(name, name)) for name in step.depends_on)}")
+    return _with_error(text, step.error_type)
 
 
 def _trace(trace: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -44,6 +44,8 @@ STATUS_STYLES: Final = {
     "completed": "green",
     "success": "green",
     "running": "cyan",
+    "pending": "cyan",
+    "paused": "yellow",
     "failed": "red",
     "killed": "red",
     "cancelled": "yellow",
