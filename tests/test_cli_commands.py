@@ -222,7 +222,8 @@ def plain(tmp_path: Path) -> Writer:
     writer.write("log", "Crew execution initiated", attempt=2, max_retries=3, **ids)
     done: dict[str, Any] = {"status": "success", "file_size_bytes": 1234, "attempt": 2}
     writer.write("log", "File operation: save", operation="save", file_path="out.json", **done, **ids)
-    writer.write("log", "JSON file validated", file_path="out.json", validation_status="success", **ids)
+    checked = {"validation_status": "success", "cleaning_action": "fences removed"}
+    writer.write("log", "JSON file validated", file_path="out.json", **checked, **ids)
     writer.write("log", "Fell back", recovery_action="smaller model", error_type="RateLimitError", **ids)
     writer.write("log", "Crew execution completed", duration_seconds=2.0, total_tokens=2500, **ids)
     return writer
@@ -249,7 +250,7 @@ def test_show_prints_files_retries_and_configuration(run: Run, plain: Writer) ->
     out = run("show", "e1", plain.path).out
     assert section(out, "Files") == [
         "save out.json  success  1,234 bytes  attempt 2",
-        "JSON file validated out.json  validation success",
+        "JSON file validated out.json  validation success  cleaned by fences removed",
     ]
     assert section(out, "Retries") == [
         "execution  attempt 2 of 3",
@@ -277,7 +278,8 @@ def test_show_as_json_has_files_retries_and_configuration(run: Run, plain: Write
     assert (
         list(document["files"][0])
         == (
-            "file_path operation status validation_status file_size_bytes attempt error_type timestamp event message"
+            "file_path operation status validation_status file_size_bytes attempt error_type timestamp event message "
+            "cleaning_action"
         ).split()
     )
     assert list(document["retries"][0]) == (

@@ -123,6 +123,8 @@ def _file_text(use: reader.FileUse) -> Text:
         text.append("  ").append(*_styled(use.status))
     if use.validation_status:
         text.append(f"  validation {printable(use.validation_status)}")
+    if use.cleaning_action:
+        text.append(f"  cleaned by {printable(use.cleaning_action)}")
     if use.file_size_bytes is not None:
         text.append(f"  {use.file_size_bytes:,} bytes")
     if use.attempt is not None and use.attempt > 1:

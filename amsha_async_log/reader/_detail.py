@@ -55,7 +55,7 @@ class Step(Struct, kw_only=True):
     state: str | None
     """The last one that its lines tell, whatever became of its execution."""
     depends_on: list[str]
-    """Ids of other steps, as the program gave them."""
+    """Names or ids of other steps, as the program gave them."""
     attempt: int | None
     max_retries: int | None
     agent_name: str | None

@@ -28,6 +28,7 @@ class Particulars(Struct, gc=False):
     output_file: str | None = None
     file_size_bytes: int | None = None
     validation_status: str | None = None
+    cleaning_action: str | None = None
     agent_name: str | None = None
     tool_name: str | None = None
 
@@ -47,6 +48,8 @@ class FileUse(Struct, kw_only=True):
     event: str
     """`log` for a plain line."""
     message: str | None
+    cleaning_action: str | None
+    """What was done to make it valid."""
 
 
 class Retry(Struct, kw_only=True):
@@ -124,6 +127,7 @@ class Facts:
                 timestamp=line.timestamp,
                 event=line.event,
                 message=line.message,
+                cleaning_action=more.cleaning_action,
             )
         )
 
