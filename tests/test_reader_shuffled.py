@@ -98,7 +98,7 @@ def read(folder: Path) -> tuple[object, object]:
     return msgspec.to_builtins(reader.executions(folder)), details
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(SAID, min_size=1, max_size=25))
 def test_spreading_lines_over_writers_and_segments_changes_nothing(said: list[Said]) -> None:
     with TemporaryDirectory() as one, TemporaryDirectory() as many:
@@ -107,7 +107,7 @@ def test_spreading_lines_over_writers_and_segments_changes_nothing(said: list[Sa
         assert read(Path(many)) == read(Path(one))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(SAID, min_size=1, max_size=25))
 def test_states_that_show_tells_agree_with_the_status_that_ls_tells(said: list[Said]) -> None:
     with TemporaryDirectory() as name:

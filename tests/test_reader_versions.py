@@ -202,7 +202,7 @@ def strict_json(value: object) -> bytes:
     return json.dumps(value).replace("NaN", "1e999").replace("Infinity", "1e999").encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=8))
 def test_no_line_whatsoever_fails_a_command(lines: list[dict[str, Any]]) -> None:
     with TemporaryDirectory() as name:
