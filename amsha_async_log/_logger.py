@@ -348,17 +348,18 @@ class Logger:
     def forward(
         self,
         level: int,
-        message: str,
+        message: object,
+        args: tuple[object, ...],
         fields: Mapping[Any, object],
         *,
         error: BaseException | None = None,
         timestamp: float | None = None,
     ) -> bool:
-        """A record made elsewhere: its message is formatted, its time known (Unix seconds), its level a number.
+        """A record made elsewhere, its time (Unix seconds) and its level (a number) known.
 
         Returns and raises as the calls do.
         """
-        source = self._sources[LEVELS[_level_name(level)] // 10 - 1]
+        source = self._sources[min(max(level // 10, 1), 5) - 1]
         if self._gate.level > source.levelno:
             return False
         if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
@@ -367,12 +368,12 @@ class Logger:
         if self._bound is not None:
             scope = scope.under(self._bound)
         try:
-            text, reason = _format(message, ())
-            body = b""
-            if not reason and error is None and scope.keys.isdisjoint(fields):
-                body = _try_fields(fields, self._limit)
-            if body and not needs_a_look(body, text, self._limit):
-                return self._put(source, scope, text, body, len(body) + len(text), timestamp)
+            if not args and error is None and type(message) is str and scope.keys.isdisjoint(fields):
+                body = _try_encode(fields)
+                size = len(body) + len(message)
+                if body and size <= LOOK_SIZE and body.rfind(b"null") < 0:
+                    return self._put(source, scope, message, body, size, timestamp)
+            text, reason = _format(message, args)
             return self._put_text(source, scope, text, reason, fields, error, timestamp)
         except Exception:  # noqa: BLE001 - never into the host: it is counted instead
             return self._queue.refuse(source, "unencodable")
@@ -594,10 +595,10 @@ def _try_fields(fields: Mapping[Any, object], limit: int) -> bytes:
     return b""
 
 
-def _try_encode(event: Struct) -> bytes:
-    """The encoded event, or nothing if it holds what does not encode."""
+def _try_encode(value: object) -> bytes:
+    """The encoded event or fields, or nothing if there is something in it that does not encode."""
     try:
-        return encode(event)
+        return encode(value)
     except Exception:  # noqa: BLE001 - a field that does not encode, whatever it raised
         return b""
 

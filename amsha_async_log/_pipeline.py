@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +49,7 @@ if sys.platform == "win32":
 else:
     from uvloop import new_event_loop
 
-__all__ = ["Log", "open_log"]
+__all__ = ["Log", "open_log", "open_private_log"]
 
 OPEN_TIMEOUT_S: Final = 5.0
 """Longest time `open_log` waits to learn whether the path can be written."""
@@ -253,10 +253,12 @@ class _Runtime:
 class Log(Logger):
     """A log and its root logger. Made by `open_log`; a context manager, sync and async, that closes it."""
 
-    __slots__ = ("_console", "_report", "_runtimes", "config")
+    __slots__ = ("_console", "_report", "_runtimes", "config", "shared")
 
-    def __init__(self, config: LogConfig) -> None:
+    def __init__(self, config: LogConfig, *, shared: bool = True) -> None:
         self.config: LogConfig = config
+        self.shared: bool = shared
+        """Whether `get_log()` may mean this log."""
         self._console = config.console if isinstance(config.console, bool) else _stderr_is_terminal()
         self._report: CloseReport | None = None
         self._runtimes: dict[int, _Runtime] = {}
@@ -502,6 +504,13 @@ def open_log(path: str | os.PathLike[str] | None = None, **options: Any) -> Log:
     if path is not None:
         options["path"] = path
     log = Log(build_config(options))
+    log.open()
+    return log
+
+
+def open_private_log(options: Mapping[str, Any]) -> Log:
+    """As `open_log`, for a library's own log: `get_log()` never means it."""
+    log = Log(build_config(options), shared=False)
     log.open()
     return log
 

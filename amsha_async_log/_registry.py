@@ -7,7 +7,7 @@ from ._logger import Core, Logger
 from ._queue import RecordQueue
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 
-__all__ = ["OPEN_LOGS", "LogProxy", "OpenLog", "get_log"]
+__all__ = ["OPEN_LOGS", "LogProxy", "OpenLog", "current_log", "get_log"]
 
 
 class OpenLog(Protocol):
@@ -74,16 +74,26 @@ _ABOVE_ALL = 100
 _NO_LOG = _NoLog()
 
 
+def current_log() -> Logger:
+    """What `get_log()` stands for at this moment. A log that belongs to one library only is never meant."""
+    for log in reversed(OPEN_LOGS):
+        if log.shared:
+            meant: Logger = log
+            return meant
+    return _NO_LOG
+
+
 class LogProxy:
     """Stands for the log opened last in this process, looked up at each use; see `get_log`."""
 
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(OPEN_LOGS[-1] if OPEN_LOGS else _NO_LOG, name)
+        return getattr(current_log(), name)
 
     def __repr__(self) -> str:
-        return f"<get_log(): {OPEN_LOGS[-1]!r}>" if OPEN_LOGS else "<get_log(): no log is open>"
+        log = current_log()
+        return "<get_log(): no log is open>" if log is _NO_LOG else f"<get_log(): {log!r}>"
 
 
 def get_log() -> Any:
