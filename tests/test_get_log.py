@@ -92,7 +92,7 @@ def test_what_a_log_offers_works_before_one_is_open(use: Callable[[Log], bool]) 
 
 
 def test_every_public_method_of_a_log_is_there_before_one_is_open() -> None:
-    for_hooks = {"open", "after_fork_in_child", "expects_sigterm", "config"}
+    for_hooks = {"open", "after_fork_in_child", "expects_sigterm", "config", "shared"}
     names = {name for name in dir(Log) if not name.startswith("_")} - for_hooks
     assert sorted(name for name in names if not hasattr(get_log(), name)) == []
 
