@@ -38,11 +38,15 @@ RunIO = Callable[..., Awaitable[Any]]
 
 
 class Ticket:
-    """A wish to know when everything accepted so far is written. `done` gets True, or False on loss."""
+    """A wish to know when everything accepted so far is written. `done` gets True, or False on loss.
 
-    def __init__(self, lost: int, *, durable: bool) -> None:
+    `rotate`: the segment is then to be closed, and the next one begun, if there is anything in it.
+    """
+
+    def __init__(self, lost: int, *, durable: bool, rotate: bool = False) -> None:
         self.lost = lost
         self.durable = durable
+        self.rotate = rotate
         self.done: Future[bool] = Future()
 
 
@@ -86,7 +90,7 @@ class Batcher:
         self._happened: list[tuple[Struct, str, str]] = []
         """Lines of the log's own that wait for the file to work: (event, message, level)."""
         self._sync_failed = False
-        self._prune_error: OSError | None = None
+        self._retention_error: OSError | None = None
         self._just_worked = False
         self.batches = 0
         self.sink_ok = True
@@ -267,13 +271,11 @@ class Batcher:
         written in smaller parts. Lines of it that were written already are accounted for.
         """
         writer, encoder = self._writer, self._encoder
-        if not writer.fits(len(chunk)) and (splittable or not writer.fresh):
+        overdue = records > 0 and writer.overdue  # closing lines alone are no reason to begin a segment
+        if overdue or (not writer.fits(len(chunk)) and (splittable or not writer.fresh)):
             encoder.next_seq = first
             if not writer.fresh:
-                try:
-                    await self._insist(writer.rotate)
-                except SegmentLostError:
-                    await self._insist(writer.open)
+                await self._rotate()
             return False
         try:
             self._chunk = chunk if records else b""
@@ -339,10 +341,10 @@ class Batcher:
             await self._run_io(operation, *args)
         finally:
             lending.io_ended()
-        if self._writer.prune_error is not self._prune_error:
-            self._prune_error = self._writer.prune_error
-            if self._prune_error is not None:
-                tell(f"cannot delete old segments: {self._prune_error}; they are kept")
+        if self._writer.retention_error is not self._retention_error:
+            self._retention_error = self._writer.retention_error
+            if self._retention_error is not None:
+                tell(f"cannot move or delete old segments: {self._retention_error}; they are kept")
 
     async def _sync(self) -> None:
         """fsync. After an error a new segment begins, and nothing is called durable any more."""
@@ -352,14 +354,19 @@ class Batcher:
             self._sync_failed = True
             self.sink_error = _said(error)
             tell(f"fsync of {self._writer.path} failed: {self.sink_error}; what is on disk is unknown")
-            try:
-                await self._insist(self._writer.rotate)
-            except SegmentLostError:
-                await self._insist(self._writer.open)
+            await self._rotate()
+
+    async def _rotate(self) -> None:
+        try:
+            await self._insist(self._writer.rotate)
+        except SegmentLostError:
+            await self._insist(self._writer.open)
 
     async def _settle(self, tickets: list[Ticket]) -> None:
         if any(ticket.durable for ticket in tickets):
             await self._sync()
+        if any(ticket.rotate for ticket in tickets) and not self._writer.fresh:
+            await self._rotate()
         for ticket in tickets:
             lost = self.lost() > ticket.lost or (ticket.durable and self._sync_failed)
             _resolve(ticket, done=not lost)

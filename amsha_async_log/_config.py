@@ -42,6 +42,8 @@ class LogConfig(Struct, frozen=True, kw_only=True):
     """Size at which a segment is closed and renamed. 0: never."""
     backup_count: int = 10
     """Rotated segments kept for each writer; older ones are deleted. 0: all are kept."""
+    rotate_interval_s: float = 0
+    """Age, from its first line on, at which a segment is closed with the next write, and renamed. 0: never."""
     durability: Literal["os", "fsync", "fsync_errors"] = "os"
     """`os`: written means handed to the kernel. `fsync`: each batch is fsynced. `fsync_errors`: those with an ERROR."""
     console: Literal["auto"] | bool = "auto"
@@ -57,7 +59,6 @@ class LogConfig(Struct, frozen=True, kw_only=True):
     program: str = field(default_factory=_script_name)
     """Name of the program in the segment header. Default: the script's name."""
 
-    rotate_interval_s: float = 0
     max_age_s: float = 0
     max_total_bytes: int = 0
     compression: str | None = None
@@ -79,7 +80,6 @@ class LogConfig(Struct, frozen=True, kw_only=True):
 
 
 _NOT_AVAILABLE: Final[Mapping[str, object]] = {
-    "rotate_interval_s": 0,
     "max_age_s": 0,
     "max_total_bytes": 0,
     "compression": None,
@@ -132,6 +132,7 @@ _RULES: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("flush_interval_s", _is_seconds, _SECONDS),
     ("max_bytes", _is_int, "an integer of 0 or more (0: never rotate)"),
     ("backup_count", _is_int, _COUNT),
+    ("rotate_interval_s", _is_seconds, _SECONDS),
     ("durability", _one_of("os", "fsync", "fsync_errors"), "'os', 'fsync' or 'fsync_errors'"),
     ("console", lambda v: isinstance(v, bool) or v == "auto", "'auto', True or False"),
     ("shutdown_timeout_s", _is_seconds, _SECONDS),

@@ -27,6 +27,7 @@ from ._logger import Core, Logger
 from ._origin import boot_id, process_start, versions
 from ._queue import RecordQueue
 from ._registry import OPEN_LOGS
+from ._retention import Layout
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 from ._stderr import tell
 from ._threads import DaemonExecutor, start_daemon
@@ -71,7 +72,9 @@ _ABANDONED: Final[list[Any]] = []
 class _Runtime:
     """The threads, the loop and the file of one log in one process. A forked child makes its own, on first use."""
 
-    def __init__(self, config: LogConfig, queue: RecordQueue, *, console: bool, must_open: bool) -> None:
+    def __init__(
+        self, config: LogConfig, queue: RecordQueue, *, console: bool, must_open: bool, layout: Layout | None
+    ) -> None:
         self.writer_id = secrets.token_hex(4)
         self.opened: Future[None] = Future()
         """Set once the file is open, or may come to be. With `must_open`, an exception in it says that none will."""
@@ -87,6 +90,8 @@ class _Runtime:
             opening=self._opening_lines,
             closing=self._closing_line,
             next_seq=lambda: self.encoder.next_seq,
+            rotate_interval_s=config.rotate_interval_s,
+            layout=layout,
         )
         self._wake = asyncio.Event()
         self.batcher = Batcher(
@@ -253,10 +258,11 @@ class _Runtime:
 class Log(Logger):
     """A log and its root logger. Made by `open_log`; a context manager, sync and async, that closes it."""
 
-    __slots__ = ("_console", "_report", "_runtimes", "config", "shared")
+    __slots__ = ("_console", "_layout", "_report", "_runtimes", "config", "shared")
 
-    def __init__(self, config: LogConfig, *, shared: bool = True) -> None:
+    def __init__(self, config: LogConfig, *, shared: bool = True, layout: Layout | None = None) -> None:
         self.config: LogConfig = config
+        self._layout = layout
         self.shared: bool = shared
         """Whether `get_log()` may mean this log."""
         self._console = config.console if isinstance(config.console, bool) else _stderr_is_terminal()
@@ -319,15 +325,14 @@ class Log(Logger):
         False on time-out (None: `shutdown_timeout_s`), on loss since the call, and for `durable` after any fsync
         error. Any thread but the log's own.
         """
-        ticket, limit = self._request_flush(durable=durable, timeout_s=timeout_s)
-        if ticket is None:
-            return self._report is None or self._report.ok
-        if threading.get_ident() in self._queue.own_threads:
-            return False
-        try:
-            return ticket.done.result(None if limit == float("inf") else limit)
-        except TimeoutError:
-            return False
+        return self._waited_for(*self._request_flush(durable=durable, timeout_s=timeout_s))
+
+    def rotate(self, *, timeout_s: float | None = None) -> bool:
+        """Write what was accepted, close the active segment, move it away, and begin the next one.
+
+        Nothing is moved when no record was written to it. Returns as `flush`; any thread but the log's own.
+        """
+        return self._waited_for(*self._request_flush(durable=False, timeout_s=timeout_s, rotate=True))
 
     async def aflush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:
         """As `flush`, without holding up the event loop."""
@@ -374,6 +379,13 @@ class Log(Logger):
                 "writer": runtime.writer_id,
             }
         return make_stats(queue.view(), **gauges)
+
+    def rotation_due(self) -> bool:
+        """Has the active segment records, and is it older than `rotate_interval_s` or as large as `max_bytes`?
+
+        Then the next record is written to a new one.
+        """
+        return self._runtime is not None and self._runtime.writer.due
 
     def __enter__(self) -> Self:
         return self
@@ -424,7 +436,7 @@ class Log(Logger):
         return self._runtimes.get(os.getpid())
 
     def _begin(self, *, must_open: bool) -> _Runtime:
-        mine = _Runtime(self.config, self._queue, console=self._console, must_open=must_open)
+        mine = _Runtime(self.config, self._queue, console=self._console, must_open=must_open, layout=self._layout)
         runtime = self._runtimes.setdefault(os.getpid(), mine)  # two threads of a child may be here at once
         if runtime is mine:
             runtime.start()
@@ -475,12 +487,24 @@ class Log(Logger):
                 )
         return self._report
 
-    def _request_flush(self, *, durable: bool, timeout_s: float | None) -> tuple[Ticket | None, float]:
+    def _waited_for(self, ticket: Ticket | None, limit: float) -> bool:
+        if ticket is None:
+            return self._report is None or self._report.ok
+        if threading.get_ident() in self._queue.own_threads:
+            return False
+        try:
+            return ticket.done.result(None if limit == float("inf") else limit)
+        except TimeoutError:
+            return False
+
+    def _request_flush(
+        self, *, durable: bool, timeout_s: float | None, rotate: bool = False
+    ) -> tuple[Ticket | None, float]:
         limit = self._limit_of(timeout_s)
         runtime = self._runtime
         if runtime is None or self._report is not None:
             return None, limit
-        ticket = Ticket(runtime.batcher.lost(), durable=durable)
+        ticket = Ticket(runtime.batcher.lost(), durable=durable, rotate=rotate)
         runtime.batcher.submit(ticket)
         runtime.wake()
         return ticket, limit
@@ -508,9 +532,9 @@ def open_log(path: str | os.PathLike[str] | None = None, **options: Any) -> Log:
     return log
 
 
-def open_private_log(options: Mapping[str, Any]) -> Log:
-    """As `open_log`, for a library's own log: `get_log()` never means it."""
-    log = Log(build_config(options), shared=False)
+def open_private_log(options: Mapping[str, Any], layout: Layout | None = None) -> Log:
+    """As `open_log`, for a library's own log: `get_log()` never means it. `layout`: where its files go."""
+    log = Log(build_config(options), shared=False, layout=layout)
     log.open()
     return log
 

@@ -41,12 +41,20 @@ class _NoLog(Logger):
         """No level is enabled."""
         return "OFF"
 
+    def rotation_due(self) -> bool:
+        """False: there is no segment."""
+        return False
+
     def set_level(self, level: str | int) -> None:
         """Raises `ConfigError` as any log would; changes nothing."""
         level_number(level)
 
     def flush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:  # noqa: ARG002
         """True: nothing was accepted, so all of it is written."""
+        return True
+
+    def rotate(self, *, timeout_s: float | None = None) -> bool:  # noqa: ARG002
+        """True: there is nothing to move."""
         return True
 
     async def aflush(self, *, durable: bool = False, timeout_s: float | None = None) -> bool:  # noqa: ARG002

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-__all__ = ["prune", "rotated_path", "sibling_path"]
+__all__ = ["HEADER_START", "Layout", "prune", "rotated", "rotated_path", "sibling_path"]
 
 _STAMP: Final = r"(\d{8}T\d{6}Z)-(\d{6})"
-_HEADER_START: Final = b'{"event":"log.segment_opened"'
+HEADER_START: Final = b'{"event":"log.segment_opened"'
+"""How every file begins that a log has begun."""
 
 
 def sibling_path(path: Path, writer: str) -> Path:
@@ -21,21 +22,26 @@ def sibling_path(path: Path, writer: str) -> Path:
     return path.with_name(f"{path.stem}.{writer}{path.suffix}")
 
 
-def rotated(path: Path) -> list[Path]:
-    """The rotated segments of the active file `path`, oldest first. Raises OSError if the folder cannot be read."""
+def rotated(path: Path, folder: Path | None = None) -> list[Path]:
+    """The rotated segments of the active file `path`, oldest first. Raises OSError if the folder cannot be read.
+
+    `folder`: where they are; None: beside it.
+    """
+    folder = path.parent if folder is None else folder
     pattern = re.compile(rf"{re.escape(path.stem)}\.{_STAMP}{re.escape(path.suffix)}")
-    names = sorted(name for name in os.listdir(path.parent) if pattern.fullmatch(name))
-    return [path.parent / name for name in names]
+    names = sorted(name for name in os.listdir(folder) if pattern.fullmatch(name))
+    return [folder / name for name in names]
 
 
-def rotated_path(path: Path, now: float) -> Path:
-    """A new name for the active file `path`, after every name it has given away so far."""
+def rotated_path(path: Path, now: float, folder: Path | None = None) -> Path:
+    """A new name for the active file `path`, in `folder` or beside it, after every name it has given away so far."""
+    folder = path.parent if folder is None else folder
     stamp, number = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)), 1
-    for last in rotated(path)[-1:]:
+    for last in rotated(path, folder)[-1:]:
         match = re.search(_STAMP, last.name.removeprefix(path.stem))
         if match and match[1] >= stamp:
             stamp, number = match[1], int(match[2]) + 1
-    return path.with_name(f"{path.stem}.{stamp}-{number:06d}{path.suffix}")
+    return folder / f"{path.stem}.{stamp}-{number:06d}{path.suffix}"
 
 
 def prune(path: Path, keep: int) -> None:
@@ -47,6 +53,26 @@ def prune(path: Path, keep: int) -> None:
         return
     for old in rotated(path)[:-keep]:
         with old.open("rb") as file:
-            if file.read(len(_HEADER_START)) != _HEADER_START:
+            if file.read(len(HEADER_START)) != HEADER_START:
                 continue
         old.unlink()
+
+
+class Layout:
+    """Where the segments of a log are, and which of the finished ones are kept. Used on the log's I/O thread only."""
+
+    def __init__(self, path: Path, backup_count: int) -> None:
+        self._path = path
+        self._backup_count = backup_count
+
+    def active(self, now: float) -> Path:  # noqa: ARG002 - for layouts whose names tell the date
+        """The file that a segment begun at `now` (Unix seconds) is written to by the path's owner."""
+        return self._path
+
+    def rotated(self, path: Path, now: float) -> Path:
+        """Where the active file `path`, finished at `now`, goes. Raises OSError if that cannot be found out."""
+        return rotated_path(path, now)
+
+    def prune(self, path: Path) -> None:
+        """Delete the finished segments of `path` that are not kept. Raises OSError if one cannot be deleted."""
+        prune(path, self._backup_count)

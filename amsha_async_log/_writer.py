@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from ._retention import prune, rotated_path, sibling_path
+from ._retention import Layout, rotated_path, sibling_path
 
 try:
     import fcntl
@@ -51,10 +51,16 @@ class _Footer(msgspec.Struct, tag="log.segment_closed", tag_field="event"):
     crc32: int
 
 
+class _Begun(msgspec.Struct):
+    """What is needed of the first line of a file: when it was begun."""
+
+    timestamp: float
+
+
 class _Segment:
     """One open, locked file: how far it is written, its checksum, and the bytes still to go."""
 
-    def __init__(self, path: Path, fd: int, *, owner: bool) -> None:
+    def __init__(self, path: Path, fd: int, now: float, *, owner: bool) -> None:
         self.path = path
         self.fd = fd
         self.owner = owner
@@ -65,6 +71,8 @@ class _Segment:
         self.crc = 0
         self.pending = memoryview(b"")
         self.start = self.size
+        self.began = now
+        """Unix seconds at which the file was begun, as its first line says."""
         self.torn_bytes = 0
         self.sealed = False
         self.folder_synced = False
@@ -112,6 +120,8 @@ class _Segment:
         """
         if not self.regular or not self.size:
             return
+        with contextlib.suppress(msgspec.MsgspecError):
+            self.began = msgspec.json.decode(os.pread(self.fd, 8192, 0).partition(b"\n")[0], type=_Begun).timestamp
         tail = os.pread(self.fd, 8192, max(0, self.size - 8192))
         last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
         if last.endswith(b"\n"):
@@ -159,12 +169,14 @@ class SegmentWriter:
         opening: Opening,
         closing: Closing,
         next_seq: Callable[[], int],
+        rotate_interval_s: float = 0,
+        layout: Layout | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._base = path
+        self._layout = Layout(path, backup_count) if layout is None else layout
         self._writer = writer
         self._max_bytes = max_bytes
-        self._backup_count = backup_count
+        self._rotate_interval_s = rotate_interval_s
         self._mode = file_mode
         self._opening = opening
         self._closing = closing
@@ -177,7 +189,8 @@ class SegmentWriter:
         self._outgoing: list[int] = []
         """Descriptors of finished segments, held until the next one is locked: the lock is the sign of life."""
         self.segments = 0
-        self.prune_error: OSError | None = None
+        self.retention_error: OSError | None = None
+        self._move_error: OSError | None = None
 
     # -- what the batcher asks ---------------------------------------------------------------------------------------
 
@@ -208,6 +221,22 @@ class SegmentWriter:
         if segment is None:
             return False
         return not self._max_bytes or not segment.regular or segment.size + size + FOOTER_ROOM <= self._max_bytes
+
+    @property
+    def overdue(self) -> bool:
+        """Is the open segment older than the rotation interval? One without records waits for the first."""
+        segment = self._segment
+        if segment is None or not self._rotate_interval_s or not segment.regular or self.fresh:
+            return False
+        return self._clock() - segment.began >= self._rotate_interval_s
+
+    @property
+    def due(self) -> bool:
+        """Is it overdue, or as large as it may be?"""
+        segment = self._segment
+        if segment is None or self.fresh or not segment.regular:
+            return False
+        return self.overdue or 0 < self._max_bytes <= segment.size
 
     def whole_lines(self, chunk: bytes) -> int:
         """How many lines of `chunk`, which is being written, are in the file whole. While a call hangs, at least."""
@@ -248,17 +277,15 @@ class SegmentWriter:
             if not segment.sealed:
                 self._checked(segment)
             self._seal(segment)
-            target = rotated_path(segment.path, self._clock())
             if _same(segment.path, segment.identity):  # else it was taken away meanwhile: nothing of ours to rename
-                os.rename(segment.path, target)
-            self.previous_name = target.name
+                self.previous_name = self._move_away(segment.path)
             self._release()
         self.open()
         try:
-            prune(self.segment.path, self._backup_count)
-            self.prune_error = None
+            self._layout.prune(self.segment.path)
+            self.retention_error = self._move_error
         except OSError as error:  # keeping too much is no reason to stop writing
-            self.prune_error = error
+            self.retention_error = error
 
     def sync(self) -> None:
         """fsync the file, and its folder once after it was created. Raises OSError; a later success proves nothing."""
@@ -303,6 +330,19 @@ class SegmentWriter:
             self._let_go()
         raise SegmentLostError(written)
 
+    def _move_away(self, path: Path) -> str:
+        """Rename a finished file to where the layout wants it or, where that fails, beside it. Returns its new name."""
+        now = self._clock()
+        try:
+            target = self._layout.rotated(path, now)
+            os.rename(path, target)
+            self._move_error = None
+        except OSError as error:
+            target = rotated_path(path, now)
+            os.rename(path, target)
+            self._move_error = error
+        return target.name
+
     def _seal(self, segment: _Segment) -> None:
         """Write the closing line, once however often it is tried."""
         if not segment.sealed:
@@ -324,7 +364,7 @@ class SegmentWriter:
         try:
             full = 0 < self._max_bytes <= segment.size + FOOTER_ROOM and segment.size > 0
             if full:
-                os.rename(segment.path, rotated_path(segment.path, self._clock()))
+                self._move_away(segment.path)
             else:
                 segment.adopt()
         except OSError:
@@ -342,16 +382,17 @@ class SegmentWriter:
 
     def _lock_first_free(self) -> _Segment:
         """Open and lock the log's path, or a file beside it if another writer holds that."""
+        base = self._layout.active(self._clock())
         try:
-            self._base.parent.mkdir(parents=True, exist_ok=True)
+            base.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._base.parent)) from None
-        beside = (sibling_path(self._base, self._writer), False)
-        for path, owner in [beside] if self._beside else [(self._base, True), beside]:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(base.parent)) from None
+        beside = (sibling_path(base, self._writer), False)
+        for path, owner in [beside] if self._beside else [(base, True), beside]:
             for _ in range(_OPEN_TRIES):
                 fd = os.open(path, _FLAGS, self._mode)
                 try:
-                    segment = _Segment(path, fd, owner=owner)
+                    segment = _Segment(path, fd, self._clock(), owner=owner)
                     if not segment.regular or ((locked := _lock(fd)) and _same(path, segment.identity)):
                         return segment
                 except OSError:
@@ -361,7 +402,7 @@ class SegmentWriter:
                 if not locked:
                     break
             self._beside = True
-        raise BlockingIOError(f"{self._base} and {sibling_path(self._base, self._writer)} are held by other writers")
+        raise BlockingIOError(f"{base} and {beside[0]} are held by other writers")
 
 
 def _same(path: Path, identity: tuple[int, int]) -> bool:

@@ -18,7 +18,7 @@ records events _config _stats _context _origin _stderr _threads _waiting _states
 _queue _snapshot _stacktrace _plans _encoder _retention _writer _console reader
 _batcher _run execution _joined _logger _registry _operation
 _exit _pipeline stdlib
-cli
+amsha cli
 __init__ __main__
 """
 ROWS = [line.split() for line in LAYERS.strip().splitlines()]

@@ -23,6 +23,7 @@ DEFAULTS = {
     "flush_interval_s": 0.1,
     "max_bytes": 50 * 2**20,
     "backup_count": 10,
+    "rotate_interval_s": 0,
     "durability": "os",
     "console": "auto",
     "shutdown_timeout_s": 5.0,
@@ -31,7 +32,6 @@ DEFAULTS = {
     "file_mode": 0o600,
 }
 NOT_YET = {
-    "rotate_interval_s": 60,
     "max_age_s": 1,
     "max_total_bytes": 1,
     "compression": "gzip",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import anyio
 import psutil
 import pytest
 from programs import check_complete, eventually, lines, records, run
+from support import user_lines
 
-from amsha_async_log import ConfigError, events, open_log
+from amsha_async_log import ConfigError, events, open_log, reader
 from amsha_async_log._encoder import LineEncoder
+from amsha_async_log._pipeline import Log
 from amsha_async_log._writer import SegmentWriter
 
 
@@ -385,3 +388,54 @@ def test_a_typed_event_and_a_plain_line_keep_their_order(tmp_path: Path) -> None
             log.emit(events.FileOperation(operation="save", file_path=str(2 * i + 1), status="success"))
     found = [int(r.get("i", r.get("file_path"))) for r in records(tmp_path)]
     assert found == list(range(1000))
+
+
+# -- rotation on demand ------------------------------------------------------------------------------------------------
+
+
+def test_rotate_closes_the_segment_with_everything_logged_before(opened: Callable[..., Log], log_path: Path) -> None:
+    log = opened()
+    for number in range(1000):
+        log.info("before", n=number)
+    assert log.rotate()
+    log.info("after")
+    log.close()
+    (rotated,) = log_path.parent.glob("app.2*.jsonl")
+    assert [line["n"] for line in user_lines(rotated)] == list(range(1000))
+    assert [line["message"] for line in user_lines(log_path)] == ["after"]
+    assert reader.verify(log_path).ok
+
+
+def test_rotate_without_records_moves_nothing(opened: Callable[..., Log], log_path: Path) -> None:
+    log = opened()
+    assert log.rotate()
+    log.close()
+    assert list(log_path.parent.iterdir()) == [log_path]
+
+
+def test_rotate_of_a_closed_log_is_answered(opened: Callable[..., Log]) -> None:
+    log = opened()
+    log.close()
+    assert log.rotate()
+
+
+def test_segment_older_than_the_interval_is_rotated_with_the_next_record(
+    opened: Callable[..., Log], log_path: Path
+) -> None:
+    log = opened(rotate_interval_s=1e-6)
+    log.info("first")
+    assert log.flush()
+    assert log.rotation_due()
+    log.info("second")
+    log.close()
+    (rotated,) = log_path.parent.glob("app.2*.jsonl")
+    assert [line["message"] for line in user_lines(rotated)] == ["first"]
+    assert [line["message"] for line in user_lines(log_path)] == ["second"]
+    assert reader.verify(log_path).ok
+
+
+def test_rotation_is_not_due_of_a_young_and_small_log(opened: Callable[..., Log]) -> None:
+    log = opened(rotate_interval_s=3600)
+    log.info("first")
+    log.flush()
+    assert not log.rotation_due()

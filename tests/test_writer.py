@@ -39,12 +39,13 @@ class Lines:
 
 
 def make(
-    path: Path, *, max_bytes: int = 0, backup_count: int = 0, writer: str = "aaaaaaaa"
+    path: Path, *, max_bytes: int = 0, backup_count: int = 0, writer: str = "aaaaaaaa", **options: Any
 ) -> tuple[SegmentWriter, Lines]:
     lines = Lines()
     made = SegmentWriter(
         path,
         writer,
+        **options,
         max_bytes=max_bytes,
         backup_count=backup_count,
         file_mode=0o600,
@@ -251,6 +252,108 @@ def test_rotated_names_sort_in_write_order_though_the_clock_steps_back(tmp_path:
     assert len(set(names)) == 5
 
 
+class Clock:
+    """A wall clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_segment_is_overdue_once_it_is_as_old_as_the_interval(path: Path) -> None:
+    clock = Clock()
+    writer, lines = make(path, rotate_interval_s=60, clock=clock)
+    writer.open()
+    put(writer, lines, 1)
+    clock.now += 59.9
+    assert not writer.overdue
+    clock.now += 0.1
+    assert writer.overdue
+    assert writer.due
+    writer.rotate()
+    assert not writer.overdue
+    writer.close()
+
+
+def test_segment_without_records_is_never_overdue(path: Path) -> None:
+    clock = Clock()
+    writer, _ = make(path, rotate_interval_s=60, clock=clock)
+    writer.open()
+    clock.now += 1000
+    assert not writer.overdue
+    writer.close()
+
+
+def test_segment_is_never_overdue_without_an_interval(path: Path) -> None:
+    clock = Clock()
+    writer, lines = make(path, clock=clock)
+    writer.open()
+    put(writer, lines, 1)
+    clock.now += 1e9
+    assert not writer.overdue
+    writer.close()
+
+
+def test_age_of_a_file_that_is_continued_is_that_of_its_first_line(path: Path) -> None:
+    clock = Clock()
+    path.parent.mkdir()
+    path.write_bytes(b'{"event":"log.segment_opened","timestamp":%d}\n' % (clock.now - 61))
+    writer, _ = make(path, rotate_interval_s=60, clock=clock)
+    writer.open()
+    assert writer.overdue
+    writer.close()
+
+
+def test_segment_is_due_once_it_is_as_large_as_it_may_be(path: Path) -> None:
+    writer, lines = make(path, max_bytes=200)
+    writer.open()
+    assert not writer.due
+    put(writer, lines, 10)
+    assert writer.due
+    writer.close()
+
+
+class Elsewhere(_retention.Layout):
+    """Finished segments go to another folder."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        super().__init__(path, 0)
+        self.folder = folder
+
+    def rotated(self, path: Path, now: float) -> Path:
+        self.folder.mkdir(exist_ok=True)
+        return _retention.rotated_path(path, now, self.folder)
+
+
+def test_layout_says_where_finished_segments_go(path: Path, tmp_path: Path) -> None:
+    writer, lines = make(path, max_bytes=2048, layout=Elsewhere(path, tmp_path / "old"))
+    writer.open()
+    for _ in range(60):
+        put(writer, lines, 5)
+    writer.close()
+    assert list(path.parent.iterdir()) == [path]
+    files = [*_retention.rotated(path, tmp_path / "old"), path]
+    assert len(files) > 3
+    assert [e["seq"] for file in files for e in events(file)] == list(range(1, lines.next_seq))
+
+
+def test_segment_that_cannot_go_where_the_layout_says_stays_beside(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("in the way")
+    writer, lines = make(path, layout=Elsewhere(path, tmp_path / "old"))
+    writer.open()
+    put(writer, lines, 1)
+    writer.rotate()
+    assert isinstance(writer.retention_error, FileExistsError)
+    assert len(_retention.rotated(path)) == 1
+    (tmp_path / "old").unlink()
+    put(writer, lines, 1)
+    writer.rotate()
+    assert writer.retention_error is None
+    writer.close()
+
+
 def test_a_deleted_file_is_made_anew(path: Path) -> None:
     writer, lines = make(path)
     writer.open()
@@ -343,7 +446,7 @@ def test_a_prune_that_fails_does_not_stop_the_writer(path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "unlink", refuse)
     for _ in range(30):
         put(writer, lines, 5)
-    assert isinstance(writer.prune_error, PermissionError)
+    assert isinstance(writer.retention_error, PermissionError)
     monkeypatch.undo()
     writer.close()
 
