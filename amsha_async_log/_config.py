@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct, field
 from msgspec.structs import fields as struct_fields
 
+from ._config_file import CONFIG_FILE_VARIABLE, FileOptions, read_options
 from .exceptions import ConfigError
 from .records import LEVEL_NAMES, LEVELS
 
@@ -174,22 +175,25 @@ _DEFAULTS: Final[Mapping[str, object]] = {
 }
 
 
-def build_config(options: Mapping[str, object], environ: Mapping[str, str] | None = None) -> LogConfig:
-    """One configuration out of keyword arguments and, where they are silent, `AMSHA_LOG_<OPTION>` variables.
+def build_config(
+    options: Mapping[str, object], environ: Mapping[str, str] | None = None, *, config_file: str | None = None
+) -> LogConfig:
+    """One configuration out of keyword arguments and, where they are silent, of what stands elsewhere.
 
-    Raises `ConfigError` on an unknown option, in the keywords or the environment, and on a wrong value.
+    That is `AMSHA_LOG_<OPTION>` variables, then the options of a file (see `_config_file`). Raises `ConfigError` on an
+    unknown option and on a wrong value, wherever it stands.
     """
     environ = os.environ if environ is None else environ
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, Any] = _of_file(read_options(config_file, environ))
     for variable, text in environ.items():
-        if variable.startswith(ENVIRONMENT_PREFIX):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable != CONFIG_FILE_VARIABLE:
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
             if name not in _DEFAULTS:
                 raise ConfigError(f"environment variable {variable}={text!r}: allowed are {_names()}")
             chosen[name] = _from_text(name, text)
     for name, value in options.items():
         if name not in _DEFAULTS:
-            raise ConfigError(f"option {name}={value!r}: no such option; allowed are {', '.join(_DEFAULTS)}")
+            raise _unknown(name, value)
         chosen[name] = value
     if isinstance(chosen.get("path"), os.PathLike):
         chosen["path"] = os.fspath(chosen["path"])
@@ -198,5 +202,25 @@ def build_config(options: Mapping[str, object], environ: Mapping[str, str] | Non
     return LogConfig(**chosen)
 
 
+def _of_file(said: FileOptions) -> dict[str, Any]:
+    """The options of a file, checked here so that an error names the file."""
+    chosen = dict(said.options)
+    try:
+        for name, value in chosen.items():
+            if name not in _DEFAULTS:
+                raise _unknown(name, value)
+        if "level" in chosen:
+            chosen["level"] = LEVEL_NAMES[level_number(chosen["level"])]
+        if chosen:
+            LogConfig(**chosen)
+    except ConfigError as error:
+        raise ConfigError(f"{said.where}: {error}") from None
+    return chosen
+
+
+def _unknown(name: str, value: object) -> ConfigError:
+    return ConfigError(f"option {name}={value!r}: no such option; allowed are {', '.join(_DEFAULTS)}")
+
+
 def _names() -> str:
-    return ", ".join(ENVIRONMENT_PREFIX + name.upper() for name in _DEFAULTS)
+    return ", ".join([*(ENVIRONMENT_PREFIX + name.upper() for name in _DEFAULTS), CONFIG_FILE_VARIABLE])

@@ -516,18 +516,25 @@ class Log(Logger):
         return min(max(timeout_s, 0.0), LONGEST_S)
 
 
-def open_log(path: str | os.PathLike[str] | None = None, **options: Any) -> Log:
+def open_log(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    config_file: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Log:
     """Open a log: `with open_log("logs/app.jsonl") as log` or `async with`. The same log works from both worlds.
 
     `options` are the fields of `LogConfig`; what is not given comes from `AMSHA_LOG_<OPTION>` variables, then from
-    its defaults. Raises `ConfigError` naming option, value and what is allowed; on a thread that runs an event loop,
-    a path that cannot be written is found by `async with` or `aready()`.
+    `config_file` (TOML; None: the file that AMSHA_LOG_CONFIG_FILE names, else the table `[tool.amsha_async_log]` of
+    `pyproject.toml` in the working directory), then from the defaults. Raises `ConfigError` naming option, value and
+    what is allowed; on a thread that runs an event loop, a path that cannot be written is found by `async with` or
+    `aready()`.
 
     A log that is not closed is drained and closed when the process ends.
     """
     if path is not None:
         options["path"] = path
-    log = Log(build_config(options))
+    log = Log(build_config(options, config_file=None if config_file is None else os.fspath(config_file)))
     log.open()
     return log
 

@@ -3,8 +3,8 @@
 Run: python examples/amsha_crew.py
 Then: amsha-log ls .Nibandha && amsha-log show EXECUTION_ID .Nibandha
 
-The model is played by a function that answers, sends broken JSON, or times out. Three crews run side by side in threads:
-one succeeds, one succeeds at the second attempt, one fails for good.
+The model is played by a function that answers, sends broken JSON, or times out. Three crews run side by side in
+threads: one succeeds, one succeeds at the second attempt, one fails for good.
 """
 
 import json
@@ -86,7 +86,7 @@ def run_crew(crew_name: str, max_retries: int = 2) -> None:
             answer = save_and_validate(ask(crew_name, attempt), execution_id, crew_name, attempt)
         except (ValueError, ModelTimeoutError) as error:
             about = {**numbered, "error_type": type(error).__name__, "error_message": str(error)}
-            logger.error("Crew execution failed", extra={**about, "status": "FAILED"}, exc_info=True)
+            logger.error("Crew execution failed", extra={**about, "status": "FAILED"}, exc_info=True)  # noqa: G201
             if attempt < max_retries:
                 logger.warning("Crew execution retried", extra={**context, "recovery_action": "ask again"})
         else:

