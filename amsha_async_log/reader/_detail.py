@@ -7,8 +7,9 @@ from msgspec import Struct, structs
 from ._executions import LINES, Collector
 from ._facts import Facts, FileUse, Particulars, Retry, Setting
 from ._files import StrPath, snapshot
+from ._gather import gather
+from ._lanes import Lane
 from ._lines import LineDecoder, decode_record
-from ._merge import merged
 from ._run import PARTS, STEP_ENDS, Execution, Run
 from ._states import OPEN, Course, about_execution
 from ._writers import Line
@@ -88,8 +89,6 @@ def detail(execution_id: str, *paths: StrPath) -> Detail | None:
     Paths as for `records`. Memory grows with the lines of this execution. Raises `ReadError` when a path stands for
     nothing or a file cannot be read.
     """
-    collector = Collector(only=execution_id)
-    story = _Story()
 
     def decode(data: bytes) -> tuple[Line, _Found | None] | None:
         line = LINES.decode(data)
@@ -100,11 +99,16 @@ def detail(execution_id: str, *paths: StrPath) -> Detail | None:
         record, more = decode_record(data), PARTICULARS.decode(data)
         return line, None if record is None or more is None else (record, more)
 
+    def take(told: tuple[Collector, _Story], lane: Lane, item: tuple[Line, _Found | None]) -> None:
+        line, found = item
+        told[0].add(lane, line)
+        if found is not None:
+            told[1].add(line, *found)
+
     with snapshot(paths) as lanes:
-        for lane, (line, found) in merged(lanes, decode, lambda item: item[0].timestamp):
-            collector.add(lane, line)
-            if found is not None:
-                story.add(line, *found)
+        collector, story = gather(
+            lanes, decode, lambda item: item[0], lambda: (Collector(only=execution_id), _Story()), take
+        )
     run = collector.runs.get(execution_id)
     return None if run is None else story.finish(run, collector.finish(run))
 

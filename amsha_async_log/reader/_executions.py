@@ -4,9 +4,9 @@ from math import inf
 from typing import Final
 
 from ._files import StrPath, snapshot
+from ._gather import gather
 from ._lanes import Lane
 from ._lines import LineDecoder
-from ._merge import merged
 from ._run import Execution, Run
 from ._writers import Line, WriterTrack
 
@@ -18,13 +18,12 @@ LINES: Final = LineDecoder(Line)
 def executions(*paths: StrPath) -> list[Execution]:
     """Every execution in the log, in the order of their first lines.
 
-    Paths as for `records`. Memory grows with the number of executions, not of lines. Executions that never ended are
-    among them. Raises `ReadError` when a path stands for nothing or a file cannot be read.
+    Paths as for `records`. Memory grows with the number of executions, not of lines (with both, if somebody has put
+    the lines out of order). Executions that never ended are among them. Raises `ReadError` when a path stands for
+    nothing or a file cannot be read.
     """
-    collector = Collector()
     with snapshot(paths) as lanes:
-        for lane, line in merged(lanes, LINES.decode, lambda line: line.timestamp):
-            collector.add(lane, line)
+        collector = gather(lanes, LINES.decode, lambda line: line, Collector, Collector.add)
     return [collector.finish(run) for run in collector.runs.values()]
 
 
