@@ -13,7 +13,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Raw, Struct, structs
 
 from ._config import level_number
 from ._context import CURRENT, ROOT, Scope
@@ -479,15 +479,15 @@ class Logger:
             plan = plan_of(type(event))
             if plan.counted and isinstance(scope.run, Run):
                 scope.run.note_usage(event)
-            if level is None and plan.exhausted(event, fields):
+            if self._bound is not None:
+                scope = scope.under(self._bound)
+            if level is None and plan.exhausted(event, fields, scope.fields):
                 level = "CRITICAL"
             source = self._event_source(plan, type(event), plan.level if level is None else _level_name(level))
             if self._gate.level > source.levelno:
                 return False
             if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
                 return False
-            if self._bound is not None:
-                scope = scope.under(self._bound)
             if error is None and not reasons and scope.keys.isdisjoint(plan.names):
                 body = self._try_event(event, plan, fields if scope.keys.isdisjoint(fields) else None)
                 if body:
@@ -505,7 +505,10 @@ class Logger:
             if not plan.plainly_named:
                 return b""
             own = {name: value for name, value in fields.items() if name in plan.names}
-            event = structs.replace(event, **own)
+            try:
+                event = structs.replace(event, **own)
+            except Exception:  # noqa: BLE001 - a user's __post_init__
+                return b""
             fields = {name: value for name, value in fields.items() if name not in plan.names}
         body = _try_encode(event)
         if body[:1] != b"{" or body.rfind(b"null") >= 0 or needs_a_look(body, None, self._limit):
@@ -540,7 +543,7 @@ class Logger:
         trace = None
         if error is not None:
             about, trace, shortened = exception_fields(error, self._limit)
-            fields = {**fields, **{name: value for name, value in about.items() if fields.get(name) is None}}
+            fields = {**fields, **{name: value for name, value in about.items() if _is_absent(fields.get(name))}}
             if shortened:
                 reasons = {**reasons, "stacktrace": "too large"}
             if "stacktrace" in fields:
@@ -601,6 +604,11 @@ def _try_encode(value: object) -> bytes:
         return encode(value)
     except Exception:  # noqa: BLE001 - a field that does not encode, whatever it raised
         return b""
+
+
+def _is_absent(value: object) -> bool:
+    """Does a field say nothing: is it None, encoded or not?"""
+    return value is None or (type(value) is Raw and bytes(value) == b"null")
 
 
 def _level_name(level: object) -> str:

@@ -15,6 +15,8 @@ from .records import RESERVED
 __all__ = ["Plan", "plan_of"]
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_LONG_NUMBER: Final = 20
+"""Digits above which a number counts no attempts."""
 
 
 class Plan:
@@ -55,12 +57,22 @@ class Plan:
         )
         """True: it goes on the queue as it is. Its fields cannot change later, nor does its level depend on them."""
 
-    def exhausted(self, event: Struct, fields: Mapping[str, object]) -> bool:
-        """Was this failure the last attempt?"""
+    def exhausted(self, event: Struct, fields: Mapping[str, object], context: Mapping[str, bytes]) -> bool:
+        """Was this failure the last attempt, by what its line will say?"""
         if not self.failure:
             return False
-        attempt, most = (getattr(event, name, None) or fields.get(name) for name in ("attempt", "max_retries"))
-        return isinstance(attempt, int) and isinstance(most, int) and 0 < most <= attempt
+        attempt, most = (_number(name, event, fields, context) for name in ("attempt", "max_retries"))
+        return 0 < most <= attempt
+
+
+def _number(name: str, event: Struct, fields: Mapping[str, object], context: Mapping[str, bytes]) -> int:
+    """A field's value, from whichever comes first on a line; 0 where it is no whole number."""
+    value = fields[name] if name in fields else getattr(event, name, None)
+    if value is None and name in context:
+        digits = context[name]
+        return int(digits) if digits.isdigit() and len(digits) < _LONG_NUMBER else 0
+    # By its type, and as an int: a value must not be asked, since it may raise.
+    return int.__add__(value, 0) if issubclass(type(value), int) else 0  # type: ignore[operator]
 
 
 def _field_types(kind: type[Struct]) -> list[object]:

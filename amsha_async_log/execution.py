@@ -279,7 +279,7 @@ def _text_of(execution_id: object) -> str:
 
 def _usage(amounts: Mapping[str, Any]) -> dict[str, Any]:
     """The tokens and the cost among `amounts`, with their total; only what is a number."""
-    usage = {name: amounts.get(name) for name in _TOKENS if isinstance(amounts.get(name), int | float)}
+    usage = {name: amounts[name] for name in _TOKENS if issubclass(type(amounts.get(name)), int | float)}
     if "total_tokens" not in usage and ("prompt_tokens" in usage or "completion_tokens" in usage):
         usage["total_tokens"] = total_tokens(usage)
     return usage
