@@ -70,7 +70,7 @@ class LineEncoder:
         first = self.next_seq
         try:
             return self._compose(records)
-        except Exception:  # noqa: BLE001 - which record it was is found below, one at a time
+        except BaseException:  # noqa: BLE001 - which record it was is found below, one at a time
             self.next_seq = first
         return b"".join([self._encode_one(record) for record in records])
 
@@ -84,14 +84,14 @@ class LineEncoder:
         try:
             body = b"{" + encode(event)[len(b'{"event":') + len(encode(tag)) + 1 :]
         except UnicodeEncodeError:  # a path that is not UTF-8
-            body = degrade_event(event, self._limit)
+            body, _ = degrade_event(event, self._limit)
         return self._compose([Record(timestamp, source, b",", message, body, len(body))])
 
     def _encode_one(self, record: Record) -> bytes:
         first = self.next_seq
         try:
             return self._compose([record])
-        except Exception:  # noqa: BLE001 - whatever it was, the record below is clean
+        except BaseException:  # noqa: BLE001 - whatever it was, the record below is clean
             self.next_seq = first
             self._clean(record)
             return self._compose([record])
@@ -172,9 +172,10 @@ class LineEncoder:
 
     def _degraded_event(self, record: Record) -> bytes:
         """Degrade the event of a record, in the record: it may have to be encoded again, but is counted once."""
-        self.degraded.append(record.source.level)
-        record.body = body = degrade_event(record.body, self._limit)  # type: ignore[arg-type]
-        return body
+        record.body, replaced = degrade_event(record.body, self._limit)  # type: ignore[arg-type]
+        if replaced:
+            self.degraded.append(record.source.level)
+        return record.body
 
     def _clean(self, record: Record) -> None:
         """Make message and body certain to encode."""
@@ -184,7 +185,7 @@ class LineEncoder:
         elif not isinstance(body, bytes):
             try:
                 body = self._event_body(body, record.source.cut)
-            except Exception:  # noqa: BLE001 - a value msgspec cannot encode
+            except BaseException:  # noqa: BLE001 - a value msgspec cannot encode; see `degrade_event`
                 body = self._degraded_event(record)
         first = False
         if b"\n" in body:

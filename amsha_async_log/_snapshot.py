@@ -175,9 +175,24 @@ def event_fields(event: Struct, *, tagged: bool) -> dict[str, object]:
     return parts
 
 
-def degrade_event(event: Struct, limit: int) -> bytes:
-    """As `degrade`, for the fields of a typed event."""
-    return degrade(event_fields(event, tagged=True), limit)[0]
+def degrade_event(event: Struct, limit: int) -> tuple[bytes, dict[str, str]]:
+    """As `degrade`, for the fields of a typed event. For the log's own thread.
+
+    No signal arrives there, so that whatever is raised, interrupts and exits included, is a value's own doing: it
+    must not end that thread.
+    """
+    with contextlib.suppress(BaseException):
+        return degrade(event_fields(event, tagged=True), limit)
+    fields = _struct_parts(event, type(event))
+    fields.pop("event", None)
+    reasons: dict[str, str] = {}
+    for name, value in fields.items():
+        try:
+            degrade({name: value}, limit)
+        except BaseException as error:  # noqa: BLE001 - see above
+            fields[name] = f"[{describe_type(value)}: repr raised {describe_type(error)}]"
+            reasons[name] = f"not encodable: {describe_type(error)}"
+    return degrade(fields, limit, reasons)
 
 
 def mark_body(body: bytes, name: str, reason: str) -> tuple[bytes, bool]:
