@@ -12,21 +12,35 @@ class ErrorRaised(Event, tag="error.raised", gc=False, kw_only=True):
     """
 
     error_type: str | None = None
+    """Name of the exception's class. Left out: that of the exception given as `exc_info`."""
     error_message: str | None = None
+    """What the exception says. Left out: as above."""
     operation: str | None = None
     """What was being done."""
+    function: str | None = None
+    """Name of the function that was doing it."""
     attempt: int | None = None
+    """Which attempt it was raised on, from 1."""
     max_retries: int | None = None
+    """Attempts there are in all. None or 0: not limited."""
     recovery_action: str | None = None
     """What will be done about it: `retry`, `fallback`, `skip`, `abort`, ..."""
 
 
 class ErrorRecovered(Event, tag="error.recovered", gc=False, kw_only=True):
-    """An error was overcome; `recovery_action` says how."""
+    """An error was overcome; `recovery_action` says how. Emit it once that has worked."""
 
-    error_type: str
+    error_type: str | None = None
+    """Name of the exception's class. Left out: that of the exception given as `exc_info`."""
     recovery_action: str
+    """What was done about it: `retry`, `fallback`, `skip`, ..."""
     error_message: str | None = None
+    """What the exception says. Left out: that of `exc_info`."""
     operation: str | None = None
+    """What was being done."""
+    function: str | None = None
+    """Name of the function that was doing it."""
     attempt: int | None = None
+    """Which attempt it was raised on, from 1."""
     max_retries: int | None = None
+    """Attempts there were in all. None or 0: not limited."""
