@@ -19,6 +19,7 @@ from _harness import Table, machine, temporary_folder
 HERE: Final = Path(__file__).parent
 SCRIPTS: Final = (
     "call_site",
+    "executions",
     "cpu_per_record",
     "throughput",
     "overhead",

@@ -95,3 +95,11 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+NAMED_TESTS = sorted({match for page in PAGES for match in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text())})
+
+
+@pytest.mark.parametrize(("file", "test"), NAMED_TESTS)
+def test_test_that_a_page_names_exists(file: str, test: str) -> None:
+    assert re.search(rf"^(async )?def {test}\(", (Path(__file__).parent / file).read_text(), re.MULTILINE)
