@@ -5,7 +5,7 @@ This module is the contract between the writing side and the reader; `docs/forma
 
 import zlib
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -48,28 +48,44 @@ class Totals(Struct, frozen=True):
     """
 
     offered: int = 0
+    """Calls at or above the level."""
     accepted: int = 0
+    """Of those, calls that returned True."""
     written: int = 0
+    """Of the accepted, those in the file."""
     refused: int = 0
+    """Turned away at the call, which returned False."""
     dropped: int = 0
+    """Of the accepted, those given up because time ran out at the close."""
     failed: int = 0
+    """Of the accepted, those lost to an error."""
     queued: int = 0
+    """Of the accepted, those neither written nor lost yet."""
     degraded: int = 0
+    """Lines with a value replaced by a marker, and `log_degraded`."""
 
 
 class SegmentOpened(Struct, tag="log.segment_opened", tag_field="event", kw_only=True):
     """First line of a segment: who writes it. A file holds one segment per run that appended to it."""
 
     schema_version: int
+    """Version of the format."""
     fingerprint: str
+    """Checksum over names and fields of the log's own lines."""
     host: str
+    """Name of the machine."""
     boot_id: str | None
+    """The kernel's id of the time since it booted; None where there is none."""
     pid: int
+    """Process id."""
     process_start: float | None
     """Unix seconds at which the operating system started the process."""
     program: str
+    """Name of the program: that of its script unless configured."""
     versions: dict[str, str]
+    """Versions of Python and of the packages that write, by name."""
     redaction: bool
+    """Whether secrets are removed."""
     owner: bool
     """True: this writer owns the log's path. False: it writes beside the owner."""
     previous_segment: str | None
@@ -84,65 +100,91 @@ class SegmentClosed(Struct, tag="log.segment_closed", tag_field="event", kw_only
     lines: int
     """All lines of this segment before this one, the header included."""
     first_seq: int
+    """Number of the first line of this segment, its header."""
     last_seq: int
+    """Number of the last line before this one."""
     bytes: int
     """Size of the file before this line."""
     crc32: int
     """CRC-32 (zlib) of those `bytes` bytes: everything in the file before this line."""
     totals: Totals
+    """Of the writer, when this line was written."""
 
 
 class LogOpened(Struct, tag="log.opened", tag_field="event", kw_only=True):
     """Second line of a writer: the configuration it runs with."""
 
-    config: dict[str, object]
+    config: dict[str, Any]
+    """Option to value."""
 
 
 class LogClosed(Struct, tag="log.closed", tag_field="event", kw_only=True):
     """The close report, as `CloseReport`; `reason` is what closed the log."""
 
     reason: str
+    """What closed the log."""
     ok: bool
+    """Whether everything accepted is in the file, and the file was closed in order."""
     offered: int
+    """As in `totals`."""
     accepted: int
+    """As in `totals`."""
     written: int
+    """As in `totals`."""
     refused: int
+    """As in `totals`."""
     dropped: int
+    """As in `totals`."""
     failed: int
+    """As in `totals`."""
     left_behind: int
+    """Records still waiting when time ran out or the file could not be written; part of `dropped` or `failed`."""
     duration_seconds: float
+    """How long closing took."""
 
 
 class LogDropped(Struct, tag="log.dropped", tag_field="event", kw_only=True):
     """User records lost or refused since the last such line of this writer."""
 
     count: int
+    """How many records."""
     by_reason: dict[str, int]
+    """The same by why they were lost."""
     by_level: dict[str, int]
+    """The same by level."""
     first_time: float
+    """When the first of them was lost, in Unix seconds."""
     last_time: float
+    """When the last of them was lost, in Unix seconds."""
     totals: Totals
+    """Of the writer, when this line was written."""
 
 
 class LogSinkFailed(Struct, tag="log.sink_failed", tag_field="event", kw_only=True):
     """The file could not be written from `since` on; said in the file once it can be written again."""
 
     error_type: str
+    """Name of the exception's class."""
     error_message: str
+    """What the system said."""
     since: float
+    """Unix seconds."""
 
 
 class LogSinkRecovered(Struct, tag="log.sink_recovered", tag_field="event", kw_only=True):
     """The file takes writes again."""
 
     duration_seconds: float
+    """How long it did not."""
     attempts: int
+    """How often writing was tried."""
 
 
 class LogRecovered(Struct, tag="log.recovered", tag_field="event", kw_only=True):
     """A torn last line of an earlier writer was closed off with a newline before this segment began."""
 
     torn_bytes: int
+    """Length of that fragment."""
 
 
 def _fingerprint(*types: type[Struct]) -> str:

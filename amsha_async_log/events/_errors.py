@@ -14,7 +14,7 @@ class ErrorRaised(Event, tag="error.raised", gc=False, kw_only=True):
     error_type: str | None = None
     """Name of the exception's class. Left out: that of the exception given as `exc_info`."""
     error_message: str | None = None
-    """What the exception says. Left out: as above."""
+    """What the exception says. Left out: that of `exc_info`."""
     operation: str | None = None
     """What was being done."""
     function: str | None = None

@@ -37,4 +37,4 @@ class FileOperation(Event, tag="file.operation", gc=False, kw_only=True):
     error_type: str | None = None
     """Name of the class of the exception it failed with. Left out: that of the exception given as `exc_info`."""
     error_message: str | None = None
-    """What the exception says. Left out: as above."""
+    """What the exception says. Left out: that of `exc_info`."""

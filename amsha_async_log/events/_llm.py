@@ -76,7 +76,7 @@ class _LlmCall(Event, kw_only=True):
     rate_limit_remaining_requests: int | None = None
     """Headroom the provider reported: requests left in its present window."""
     rate_limit_remaining_tokens: int | None = None
-    """The same in tokens."""
+    """Headroom the provider reported: tokens left in its present window."""
     rate_limit_reset_seconds: float | None = None
     """Until the window begins anew."""
 
@@ -123,7 +123,7 @@ class LlmCallFailed(_LlmCall, tag="llm.call.failed", gc=False, kw_only=True):
     error_type: str | None = None
     """Name of the exception's class. Left out: that of the exception given as `exc_info`."""
     error_message: str | None = None
-    """What the exception says. Left out: as above."""
+    """What the exception says. Left out: that of `exc_info`."""
 
 
 class LlmCallRetried(_LlmCall, tag="llm.call.retried", gc=False, kw_only=True):
@@ -132,7 +132,7 @@ class LlmCallRetried(_LlmCall, tag="llm.call.retried", gc=False, kw_only=True):
     error_type: str | None = None
     """Name of the exception's class. Left out: that of the exception given as `exc_info`."""
     error_message: str | None = None
-    """What the exception says. Left out: as above."""
+    """What the exception says. Left out: that of `exc_info`."""
     wait_seconds: float | None = None
     """From now to the next attempt."""
 
@@ -181,4 +181,4 @@ class ToolCallFailed(_ToolCall, tag="tool.call.failed", kw_only=True):
     error_type: str | None = None
     """Name of the exception's class. Left out: that of the exception given as `exc_info`."""
     error_message: str | None = None
-    """What the exception says. Left out: as above."""
+    """What the exception says. Left out: that of `exc_info`."""
