@@ -6,8 +6,7 @@ from . import events
 from ._config import LogConfig
 from ._joined import Joined
 from ._logger import Logger
-from ._operation import log_execution
-from ._registry import get_log
+from ._registry import get_log, log_execution
 from ._stats import CloseReport, Stats
 from ._version import VERSION
 from .exceptions import AmshaLogError, ConfigError, MissingExtraError, ReadError

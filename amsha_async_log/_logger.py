@@ -20,6 +20,7 @@ from ._context import CURRENT, ROOT, Scope
 from ._encoder import make_source
 from ._joined import Joined, current_origin
 from ._levels import Gates
+from ._operation import operation_logger
 from ._plans import Plan, plan_of
 from ._propagation import read_origin, write_origin
 from ._queue import Record, RecordQueue, Source
@@ -61,6 +62,7 @@ Extra = Mapping[str, object] | None
 Fields = dict[str, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=MutableMapping[str, str])
 
 
@@ -310,6 +312,10 @@ class Logger:
             max_retries=max_retries,
             fields=fields,
         )
+
+    def log_execution(self, operation: str, *, arguments: bool | Iterable[str] = False) -> Callable[[F], F]:
+        """As the function `log_execution` of the package, to this logger."""
+        return operation_logger(operation, arguments, lambda: self)
 
     def carry(self, function: Callable[P, R]) -> Callable[P, R]:
         """`function` bound to the calling code's context, for threads and executors, which do not inherit it."""

@@ -1,54 +1,55 @@
-"""`log_execution`: a decorator that logs each call of a function with its duration and outcome."""
+"""Logs each call of a decorated function with its duration and outcome."""
 
 import inspect
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ._logger import Logger
 from ._observe import End, Watch, observed
-from ._registry import get_log
 from ._run import is_failure
 from ._snapshot import describe_type
 
-__all__ = ["log_execution"]
+__all__ = ["Operations", "operation_logger"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def log_execution(
-    operation: str, *, arguments: bool | Iterable[str] = False, log: Logger | None = None
+class Operations(Protocol):
+    """The calls of a logger that an operation makes."""
+
+    def debug(self, message: str, /, **fields: Any) -> bool: ...
+
+    def info(self, message: str, /, **fields: Any) -> bool: ...
+
+    def error(self, message: str, /, **fields: Any) -> bool: ...
+
+
+def operation_logger(
+    operation: str, arguments: bool | Iterable[str], target: Callable[[], Operations]
 ) -> Callable[[F], F]:
-    """Log each call of the decorated function: DEBUG when it starts, INFO when it ends, ERROR when it raises.
-
-    For functions, coroutines, generators, async generators, methods, `classmethod` and `staticmethod`. The lines say
-    `operation`, `function`, `status` (`success`, `failed`, `cancelled`), `duration_seconds` and, of a failure,
-    `error_type`, `error_message` and `stacktrace`; they are part of the execution the call is made in. What was raised
-    passes through. A generator runs in a context of its own, so that an execution it enters is not entered for
-    whoever iterates over it; one that is not exhausted is `cancelled`.
-
-    `arguments`: True records all arguments of a call but `self` and `cls`, names only those; False none. `log`: where
-    to (None: `get_log()`, resolved at each call). Raises ValueError at decoration if there is no such argument.
-    """
+    """The decorator that `log_execution` is; `target` gives the logger, asked at each call."""
 
     def decorate(function: F) -> F:
         plain = function.__func__ if isinstance(function, staticmethod | classmethod) else function
-        decorated: F = observed(function, _watch(operation, plain, arguments, log))
+        decorated: F = observed(function, _watch(operation, plain, arguments, target))
         return decorated
 
     return decorate
 
 
 def _watch(
-    operation: str, function: Callable[..., Any], arguments: bool | Iterable[str], given: Logger | None
+    operation: str, function: Callable[..., Any], arguments: bool | Iterable[str], target: Callable[[], Operations]
 ) -> Watch:
     name = getattr(function, "__qualname__", None) or describe_type(function)
     pick = _picker(operation, function, arguments)
+    started, completed, failed, cancelled = (
+        f"{operation} {outcome}" for outcome in ("started", "completed", "failed", "cancelled")
+    )
 
     def watch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> End:
-        target: Any = get_log() if given is None else given
+        log = target()
         picked = pick(args, kwargs)
-        target.debug(f"{operation} started", operation=operation, function=name, **picked)
+        log.debug(started, operation=operation, function=name, **picked)
         began = time.monotonic()
 
         def end(error: BaseException | None) -> None:
@@ -56,15 +57,14 @@ def _watch(
                 "operation": operation,
                 "function": name,
                 "duration_seconds": round(time.monotonic() - began, 6),
+                **picked,
             }
             if error is None:
-                target.info(f"{operation} completed", **fields, status="success", **picked)
+                log.info(completed, **fields, status="success")
             elif is_failure(error):
-                target.error(f"{operation} failed", **fields, status="failed", **picked, exc_info=error)
+                log.error(failed, **fields, status="failed", exc_info=error)
             else:
-                target.info(
-                    f"{operation} cancelled", **fields, status="cancelled", error_type=describe_type(error), **picked
-                )
+                log.info(cancelled, **fields, status="cancelled", error_type=describe_type(error))
 
         return end
 

@@ -1,13 +1,18 @@
 """The logs that are open in this process, and the one that `get_log()` means."""
 
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
 from ._config import level_number
 from ._logger import Core, Logger
+from ._operation import operation_logger
 from ._queue import RecordQueue
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 
-__all__ = ["OPEN_LOGS", "LogProxy", "OpenLog", "current_log", "get_log"]
+__all__ = ["OPEN_LOGS", "LogProxy", "OpenLog", "current_log", "get_log", "log_execution"]
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class OpenLog(Protocol):
@@ -99,6 +104,10 @@ class LogProxy:
     def __getattr__(self, name: str) -> Any:
         return getattr(current_log(), name)
 
+    def log_execution(self, operation: str, *, arguments: bool | Iterable[str] = False) -> Callable[[F], F]:
+        """As the function of that name: a decorator is applied once, but the log is looked up at each call."""
+        return operation_logger(operation, arguments, current_log)
+
     def __repr__(self) -> str:
         log = current_log()
         return "<get_log(): no log is open>" if log is _NO_LOG else f"<get_log(): {log!r}>"
@@ -110,6 +119,23 @@ def get_log() -> Any:
     Resolved at each use, so that a module may hold it from import time on.
     """
     return _PROXY
+
+
+def log_execution(
+    operation: str, *, arguments: bool | Iterable[str] = False, log: Logger | None = None
+) -> Callable[[F], F]:
+    """Log each call of the decorated function: DEBUG when it starts, INFO when it ends, ERROR when it raises.
+
+    For functions, coroutines, generators, async generators, methods, `classmethod` and `staticmethod`. The lines say
+    `operation`, `function`, `status` (`success`, `failed`, `cancelled`), `duration_seconds` and, of a failure,
+    `error_type`, `error_message` and `stacktrace`; they are part of the execution the call is made in. What was raised
+    passes through. A generator runs in a context of its own, so that an execution it enters is not entered for
+    whoever iterates over it; one that is not exhausted is `cancelled`.
+
+    `arguments`: True records all arguments of a call but `self` and `cls`, names only those; False none. `log`: where
+    to (None: `get_log()`, resolved at each call). Raises ValueError at decoration if there is no such argument.
+    """
+    return operation_logger(operation, arguments, current_log if log is None else lambda: log)
 
 
 _PROXY = LogProxy()

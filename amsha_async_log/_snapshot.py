@@ -78,7 +78,7 @@ def needs_a_look(body: bytes, message: str | None, limit: int) -> bool:
     """Is a record of some size longer than `limit` bytes, or nested too deep for a reader?"""
     if len(body) + (0 if message is None else len(encode(message))) > limit:
         return True
-    return body.count(b"[") + body.count(b"{") > DEEPEST and _depth(body) > DEEPEST
+    return len(body) > DEEPEST and body.count(b"[") + body.count(b"{") > DEEPEST and _depth(body) > DEEPEST
 
 
 def _depth(encoded: bytes) -> int:

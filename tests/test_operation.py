@@ -12,7 +12,7 @@ import anyio
 import pytest
 from support import user_lines
 
-from amsha_async_log import current_execution, log_execution
+from amsha_async_log import current_execution, get_log, log_execution
 from amsha_async_log._context import CURRENT, ROOT
 from amsha_async_log._pipeline import Log
 
@@ -429,6 +429,21 @@ def test_log_can_be_given(opened: Callable[..., Log], tmp_path: Path) -> None:
 
     work()
     assert (first.close().written, second.close().written) == (2, 0)
+
+
+def test_logger_decorates_by_itself(log: Log, lines: Lines) -> None:
+    assert log.child("forge").log_execution("op", arguments="n")(lambda n: n)(5) == 5
+    assert [(line["logger"], line["arguments"]) for line in lines()] == [("amsha.forge", {"n": 5})] * 2
+
+
+def test_function_decorated_before_a_log_is_open_goes_to_the_one_opened_later(
+    opened: Callable[..., Log], log_path: Path
+) -> None:
+    work = get_log().log_execution("op")(lambda: None)
+    log = opened(level="DEBUG")
+    work()
+    log.close()
+    assert told(user_lines(log_path)) == WELL
 
 
 def test_decorated_function_works_without_any_log() -> None:
