@@ -6,17 +6,20 @@
 
 Keys of `extra` become fields, exceptions stay structured, lines carry the running execution. Records go through the
 levels and filters of loggers and handlers as always; then the level of the log itself applies (`INFO` unless it was
-opened with another).
+opened with another; a handler's own log lets everything through).
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from math import isfinite
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final
 
 from ._logger import Logger
 from ._pipeline import Log, open_private_log
-from ._registry import current_log
+from ._registry import OPEN_LOGS, LogProxy, current_log
+from .exceptions import ConfigError
 
 __all__ = ["AsyncLogHandler", "StdlibLogger"]
 
@@ -24,7 +27,8 @@ _OF_RECORDS: Final = tuple(vars(logging.makeLogRecord({})))
 """What every LogRecord has, in the order it is set: no fields of the user's."""
 _REFUSED: Final = frozenset(_OF_RECORDS) | {"message", "asctime"}
 """Keys of `extra` that the standard library refuses."""
-_NO_FIELDS: Final = _REFUSED | {"taskName"}  # not all versions have it, but records come from other processes too
+_NOT_PLAIN: Final = _REFUSED | {"extra"}
+"""Keys of `extra` that cannot be keywords of a call."""
 _NUMBER: Final = len(_OF_RECORDS)
 _LEVELS: Final = frozenset({logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL})
 _LOGGERS_KEPT: Final = 1024
@@ -39,12 +43,16 @@ class AsyncLogHandler(logging.Handler):
 
     A line's `logger` is the record's name, its `timestamp` the record's `created`. Levels between two of the five
     count as the lower one; `levelname` and `levelno` then say what it was. `stack_info` is a field. Without a formatter
-    the message is that of the record; with one it is what the formatter makes of it, the exception left aside. A
-    message whose arguments do not fit is written with a mark instead of an error on stderr.
+    the message is that of the record; with one (`logging.basicConfig` gives one to every handler that has none) it is
+    what the formatter makes of it, the exception left aside. A message whose arguments do not fit is written with a
+    mark instead of an error on stderr.
 
     Needs no lock: `handle` calls `emit` at once, from any thread. What the log refuses is counted there. Raises
-    `ConfigError` for wrong options, TypeError for a log and options together.
+    `ConfigError` for wrong options, TypeError for what is no log and for a log and options together.
     """
+
+    _replaced: bool = False
+    """Has somebody given this one handler another `emit`, say?"""
 
     def __init__(
         self,
@@ -54,13 +62,26 @@ class AsyncLogHandler(logging.Handler):
         attributes: Iterable[str] = (),
         **options: Any,
     ) -> None:
+        if isinstance(log, LogProxy):  # it means another log at other times
+            log = None
+        if log is not None and not isinstance(log, Logger):
+            raise TypeError(f"AsyncLogHandler: {log!r} is no log; a path is given as path=...")
         if log is not None and options:
             raise TypeError(f"AsyncLogHandler: a log and options ({', '.join(options)}) cannot both be given")
-        super().__init__(level)
+        if isinstance(attributes, str):
+            raise ConfigError(f"option attributes={attributes!r}: allowed is a list of names")
         self.attributes: tuple[str, ...] = tuple(attributes)
-        self._own: Log | None = open_private_log(options) if options else None
-        self._log = self._own if self._own is not None else log
+        self._own: Log | None = None
+        self._log: Logger | None = log
         self._named: tuple[Logger | None, dict[str, Logger]] = (None, {})
+        super().__init__(level)
+        if options:
+            self._own = self._log = open_private_log({"level": logging.DEBUG, **options})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in _TAKING_RECORDS:
+            super().__setattr__("_replaced", True)
 
     def createLock(self) -> None:  # noqa: N802 - the standard library's name
         """None is needed: a call is one append."""
@@ -81,7 +102,7 @@ class AsyncLogHandler(logging.Handler):
             self.handleError(record)
 
     def logger_for(self, name: str) -> Logger:
-        """The log's own logger that writes lines of that name."""
+        """The log's own logger that writes lines of that name, with the fields bound to the one given."""
         target = self._log if self._log is not None else current_log()
         known, named = self._named
         if known is not target or len(named) > _LOGGERS_KEPT:
@@ -89,14 +110,15 @@ class AsyncLogHandler(logging.Handler):
             self._named = target, named
         logger = named.get(name)
         if logger is None:
-            logger = named[name] = target.named(name)
+            logger = named[name] = Logger(target._core, name, target._bound)
         return logger
 
     def flush(self) -> None:
         """Wait until what was logged is written, for the log's `shutdown_timeout_s` at most."""
-        target: Any = self._log if self._log is not None else current_log()
-        if isinstance(target, Log):
-            target.flush()
+        core = (self._log if self._log is not None else current_log())._core
+        for log in list(OPEN_LOGS):
+            if log._core is core:
+                log.flush()
 
     def close(self) -> None:
         """Take the handler out of service; a log of its own is drained and closed."""
@@ -113,30 +135,60 @@ class AsyncLogHandler(logging.Handler):
         names = list(held)
         if len(names) >= _NUMBER and names[_NUMBER - 1] == _OF_RECORDS[-1]:
             del names[:_NUMBER]
-        fields = {name: held[name] for name in names if name not in _NO_FIELDS}
+        fields = {name: held[name] for name in names if name not in _REFUSED}
         if record.stack_info:
             fields["stack_info"] = record.stack_info
-        if record.levelno not in _LEVELS:
-            fields |= {"levelname": record.levelname, "levelno": record.levelno}
+        level: object = record.levelno
+        if type(level) is not int or level not in _LEVELS:
+            fields |= {"levelname": record.levelname, "levelno": level}
         for name in self.attributes:
             fields[name] = getattr(record, name, None)
-        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        error = _error_of(record.exc_info)
         if error is None and record.exc_text:
             fields["exc_text"] = record.exc_text
-        message: object
-        args: tuple[object, ...] = ()
-        if self.formatter is not None:
-            bare = copy(record)  # a formatter leaves its marks on the record
-            bare.exc_info = bare.exc_text = bare.stack_info = None
-            message = self.formatter.format(bare)
-        else:
-            try:
-                message = record.getMessage()
-            except Exception:  # noqa: BLE001 - arguments that do not fit: the line is marked
-                message, args = record.msg, record.args if isinstance(record.args, tuple) else (record.args,)
-        self.logger_for(record.name).forward(
-            record.levelno, message, args, fields, error=error, timestamp=record.created
+        message, args = self._message(record)
+        self.logger_for(record.name if type(record.name) is str else str(record.name)).forward(
+            level if isinstance(level, int) else logging.INFO,
+            message,
+            args,
+            fields,
+            error=error,
+            timestamp=_moment(record.created),
         )
+
+    def _message(self, record: logging.LogRecord) -> tuple[object, tuple[object, ...]]:
+        """The text of a record; or its parts, where they do not fit."""
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - the line is marked
+            return record.msg, record.args if isinstance(record.args, tuple) else (record.args,)
+        if self.formatter is None:
+            return text, ()
+        bare = copy(record)  # a formatter leaves its marks on the record
+        bare.exc_info = bare.exc_text = bare.stack_info = None
+        try:
+            return self.formatter.format(bare), ()
+        except Exception:  # noqa: BLE001 - it is reported, and the record is written all the same
+            self.handleError(record)
+            return text, ()
+
+
+_TAKING_RECORDS: Final = frozenset({"emit", "filter", "handle"})
+
+
+def _error_of(exc_info: object) -> BaseException | None:
+    """The exception of a record: in a tuple, as ever, or given by itself by whoever made the record."""
+    if isinstance(exc_info, tuple):
+        return next((part for part in exc_info if isinstance(part, BaseException)), None)
+    return exc_info if isinstance(exc_info, BaseException) else None
+
+
+def _moment(created: object) -> float | None:
+    """The time of a record, None where it has none: records are made of what came from elsewhere, too."""
+    try:
+        return float(created) if isinstance(created, float | int) and isfinite(created) else None
+    except OverflowError:
+        return None
 
 
 _NATIVE: Final[Mapping[int, Any]] = {
@@ -146,8 +198,26 @@ _NATIVE: Final[Mapping[int, Any]] = {
     logging.ERROR: Logger.error,
     logging.CRITICAL: Logger.critical,
 }
+_NONE: Final[dict[str, object]] = {}
+_BASE: Final = logging.Logger
+_RECORD: Final = logging.LogRecord
+_ASKING: Final = ("getEffectiveLevel", "isEnabledFor")
 _RECORD_MAKING: Final = ("_log", "callHandlers", "filter", "findCaller", "handle", "makeRecord")
-_NONE: Final[Mapping[str, object]] = {}
+
+
+def _original(owner: type, name: str) -> Callable[..., Any] | None:
+    """A function of the standard library, None if somebody has put another one in its place already."""
+    function = vars(owner)[name]
+    return function if type(function) is FunctionType and function.__globals__ is vars(logging) else None
+
+
+# What tools that watch all records put functions of their own in place of.
+_LOG: Final = _original(_BASE, "_log")
+_MAKE_RECORD: Final = _original(_BASE, "makeRecord")
+_HANDLE: Final = _original(_BASE, "handle")
+_CALL_HANDLERS: Final = _original(_BASE, "callHandlers")
+_INIT: Final = _original(_RECORD, "__init__")
+_GET_MESSAGE: Final = _original(_RECORD, "getMessage")
 
 
 def _call(level: int) -> Any:
@@ -158,18 +228,22 @@ def _call(level: int) -> Any:
         if self.disabled or self.manager.disable >= level or (self.level or self.getEffectiveLevel()) > level:
             return
         extra = options.get("extra", _NONE)
-        sink = self._only_sink(level) if extra is not None and len(options) <= 1 else None
-        if sink is None or (options and extra is _NONE) or "extra" in extra:
+        if (
+            len(options) > 1
+            or type(extra) is not dict
+            or not _NOT_PLAIN.isdisjoint(extra)
+            or (options and extra is _NONE)
+            or (sink := self._only_sink(level)) is None
+        ):
             self._log(level, msg, args, **_deeper(options))
             return
-        if not _REFUSED.isdisjoint(extra):
-            _refuse(extra)
         try:
             native(sink.logger_for(self.name), msg, *args, **extra)
         except TypeError:  # keys that are no strings; nothing else raises there
             native(sink.logger_for(self.name), msg, *args, extra=extra)
 
     call.__name__ = logging.getLevelName(level).lower()
+    call.__qualname__ = f"StdlibLogger.{call.__name__}"
     call.__doc__ = f"""Log at level {logging.getLevelName(level)}, as `logging.Logger` does."""
     return call
 
@@ -180,12 +254,17 @@ class StdlibLogger(logging.Logger):
     As a class for all loggers: `logging.setLoggerClass(StdlibLogger)`. By itself: `StdlibLogger(log)`, of the log's
     name or `name`, writes to that log only. Everything else is as in the standard library: levels, filters, handlers,
     propagation, `extra` (with the same KeyError for keys of a LogRecord), `exc_info`, `stack_info`, `stacklevel`. A
-    record is made as ever for whoever needs one: filters, a second handler, a formatter, a record factory.
+    record is made as ever for whoever needs one: filters, a second handler, a formatter, a record factory, a subclass
+    or a tool that puts functions of its own in place of those that make and handle records.
     """
 
-    def __init__(self, target: str | Logger, /, level: int | str = logging.NOTSET, *, name: str | None = None) -> None:
-        if isinstance(target, str):
-            super().__init__(target, level)
+    def __init__(
+        self, target: str | Logger | None = None, /, level: int | str = logging.NOTSET, *, name: str | None = None
+    ) -> None:
+        if target is None and name is None:
+            raise TypeError("StdlibLogger: a name or a log must be given")
+        if target is None or isinstance(target, str):
+            super().__init__(name if target is None else target, level)  # type: ignore[arg-type]
             return
         super().__init__(target.name if name is None else name, level)
         self.propagate = False
@@ -194,9 +273,20 @@ class StdlibLogger(logging.Logger):
     _needs_records: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """A subclass that has its own idea of a record gets one."""
+        """A subclass that has its own idea of a record gets one; one that decides what is enabled is asked."""
         super().__init_subclass__(**options)
-        cls._needs_records = any(getattr(cls, name) is not getattr(StdlibLogger, name) for name in _RECORD_MAKING)
+        if any(getattr(cls, name) is not getattr(StdlibLogger, name) for name in (*_ASKING, *_RECORD_MAKING)):
+            cls._needs_records = True
+            for name in _shortcuts(cls):
+                setattr(cls, name, getattr(_BASE, name))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """The same for a method that is replaced in one logger."""
+        super().__setattr__(name, value)
+        if name in _ASKING or name in _RECORD_MAKING:
+            super().__setattr__("_needs_records", True)
+            for shortcut in _shortcuts(type(self)):
+                vars(self).setdefault(shortcut, MethodType(getattr(_BASE, shortcut), self))
 
     if not TYPE_CHECKING:  # to type checkers they are what `logging.Logger` declares
         debug = _call(logging.DEBUG)
@@ -219,18 +309,26 @@ class StdlibLogger(logging.Logger):
         stack_info: bool = False,  # noqa: FBT002 - as the method it stands for
         stacklevel: int = 1,
     ) -> None:
-        sink = None if stack_info or level not in _NATIVE else self._only_sink(level)
-        if sink is None or (extra is not None and "extra" in extra):
+        plain = extra is None or (type(extra) is dict and _NOT_PLAIN.isdisjoint(extra))
+        sink = self._only_sink(level) if plain and not stack_info and level in _NATIVE else None
+        if sink is None:
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
             return
-        if extra is not None and not _REFUSED.isdisjoint(extra):
-            _refuse(extra)
-        native = _NATIVE[level]
-        native(sink.logger_for(self.name), msg, *args, exc_info=exc_info or None, extra=extra)
+        _NATIVE[level](sink.logger_for(self.name), msg, *args, exc_info=exc_info or None, extra=extra)
 
     def _only_sink(self, level: int) -> AsyncLogHandler | None:
         """The handler that alone would get a record of this logger, if it would write it as it is."""
-        if self.filters or self._needs_records or logging.getLogRecordFactory() is not logging.LogRecord:
+        if (
+            self.filters
+            or self._needs_records
+            or logging.getLogRecordFactory() is not _RECORD
+            or _BASE._log is not _LOG
+            or _BASE.makeRecord is not _MAKE_RECORD
+            or _BASE.handle is not _HANDLE
+            or _BASE.callHandlers is not _CALL_HANDLERS
+            or _RECORD.__init__ is not _INIT
+            or _RECORD.getMessage is not _GET_MESSAGE
+        ):
             return None
         only: logging.Handler | None = None
         place: logging.Logger | None = self
@@ -240,17 +338,20 @@ class StdlibLogger(logging.Logger):
                     return None
                 only = place.handlers[0]
             place = place.parent if place.propagate else None
-        if type(only) is not AsyncLogHandler or only.level > level:
+        if type(only) is not AsyncLogHandler or only.level > level or only._replaced:
             return None
         return None if only.filters or only.formatter is not None or only.attributes else only
+
+
+_SHORTCUTS: Final = ("debug", "info", "warning", "error", "critical")
+
+
+def _shortcuts(kind: type[StdlibLogger]) -> list[str]:
+    """Those methods of a class that ask for nothing but the level."""
+    return [name for name in _SHORTCUTS if getattr(kind, name) is getattr(StdlibLogger, name)]
 
 
 def _deeper(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a call that is passed on by a method in this file, whose frame the caller's is below."""
     stacklevel = options.get("stacklevel", 1)
     return {**options, "stacklevel": stacklevel + 1 if isinstance(stacklevel, int) else stacklevel}
-
-
-def _refuse(extra: Mapping[str, object]) -> NoReturn:
-    taken = next(key for key in extra if key in _REFUSED)
-    raise KeyError(f"Attempt to overwrite {taken!r} in LogRecord")
