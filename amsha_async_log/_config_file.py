@@ -27,7 +27,8 @@ def read_options(config_file: str | None, environ: Mapping[str, str]) -> FileOpt
     """The options in `config_file`, else in the file that AMSHA_LOG_CONFIG_FILE names, else in `pyproject.toml`.
 
     A file of its own holds them at its top level, or in `[tool.amsha_async_log]` if it has that; `pyproject.toml`, of
-    the working directory, in the latter only. Raises `ConfigError` if a file that was named cannot be read or is no TOML.
+    the working directory, in the latter only. Raises `ConfigError` if a file that was named cannot be read or is no
+    TOML.
     """
     named = config_file or environ.get(CONFIG_FILE_VARIABLE)
     if named is None or named == "":

@@ -20,6 +20,7 @@ _IDS: Final = frozenset({"execution_id", "crew_name", "step_id"})
 """What an inner execution must not inherit."""
 _TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "cost_usd")
 _MB: Final = 1 << 20
+_CALLS_AGAIN: Final = frozenset({"llm.call.retried", "llm.call.rate_limited"})
 _STEP_ONCE: Final = {"steps": 1}
 _STEP_AGAIN: Final = {"steps": 1, "retries": 1}
 _AGAIN: Final = {"retries": 1}
@@ -130,16 +131,17 @@ class Execution(Run):
 
     def note_usage(self, event: Struct) -> None:
         """An `llm.call.*` or `metrics.execution` event was emitted inside it."""
-        amounts = {name: getattr(event, name, None) for name in _TOKENS}
-        if isinstance(event, events.MetricsExecution):
-            self._reported = amounts
-            return
-        if amounts["total_tokens"] is None and (
-            amounts["prompt_tokens"] is not None or amounts["completion_tokens"] is not None
-        ):
-            amounts["total_tokens"] = total_tokens(amounts)
-        retried = isinstance(event, events.LlmCallRetried | events.LlmCallRateLimited)
-        self._calls.add({**amounts, "llm_calls": 1, "retries": int(retried)})
+        tag = type(event).__struct_config__.tag  # a struct of the program's own may stand for ours
+        usage = _usage({name: getattr(event, name, None) for name in _TOKENS})
+        if tag == "metrics.execution":
+            known = self._reported
+            if not usage.get("total_tokens") and known.get("total_tokens"):  # zeros mean unknown in metrics
+                usage |= {name: known[name] for name in _TOKENS[:3] if name in known}
+            if not usage.get("cost_usd") and "cost_usd" in known:
+                usage["cost_usd"] = known["cost_usd"]
+            self._reported = usage
+        else:
+            self._calls.add({**usage, "llm_calls": 1, "retries": int(tag in _CALLS_AGAIN)})
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

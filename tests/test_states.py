@@ -360,7 +360,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS)
 def test_summary_agrees_with_what_readers_make_of_the_files(
     opened: Callable[..., Log], tmp_path: Path, actions: list[Any]
