@@ -26,7 +26,9 @@ EXPECTED: Mapping[str, Mapping[tuple[str, str], int]] = MappingProxyType(
         "benchmark_script": {("compression_bench", "completed"): 1},
         "parallel_crews": {("report_crew", "completed"): 8},
         "process_pool": {("sweep", "completed"): 1, ("simulation", "completed"): 500},
+        "standard_logging": {("billing_run", "completed"): 1},
         "sync_script": {("billing_run", "completed"): 1},
+        "uvicorn_server": {("client", "completed"): 1, ("request", "completed"): 2, ("request", "failed"): 1},
     }
 )
 """Example to (crew name, status) to executions."""
@@ -110,3 +112,41 @@ def test_runs_in_the_process_pool_name_the_sweep_as_their_parent(run: Run) -> No
 def test_sync_script_logs_an_error_for_each_bad_order(run: Run) -> None:
     (execution,) = reader.executions(run.path)
     assert execution.errors == 2
+
+
+@pytest.mark.parametrize("run", [EXAMPLES_DIR / "standard_logging.py"], indirect=True)
+def test_standard_logging_brings_lines_of_all_loggers_into_the_execution(run: Run) -> None:
+    lines = [record for record in reader.records(run.path) if record["event"] == "log"]
+    assert {line["crew_name"] for line in lines} == {"billing_run"}
+    levels = Counter((line["logger"], line["level"]) for line in lines)
+    assert levels == {
+        ("billing", "INFO"): 4,
+        ("billing", "ERROR"): 1,
+        ("http_client.connection", "WARNING"): 1,
+        ("py.warnings", "WARNING"): 1,
+    }
+
+
+@pytest.mark.parametrize("run", [EXAMPLES_DIR / "uvicorn_server.py"], indirect=True)
+def test_requests_of_the_server_are_children_of_the_client(run: Run) -> None:
+    client, *requests = sorted(reader.executions(run.path), key=lambda execution: execution.crew_name)
+    assert {request.parent_execution_id for request in requests} == {client.execution_id}
+
+
+@pytest.mark.parametrize("run", [EXAMPLES_DIR / "uvicorn_server.py"], indirect=True)
+def test_requests_of_the_server_are_in_the_trace_of_the_client(run: Run) -> None:
+    lines = [record for record in reader.records(run.path) if record.get("crew_name") == "request"]
+    (started,) = (
+        record
+        for record in reader.records(run.path)
+        if record["event"] == "execution.started" and record["crew_name"] == "client"
+    )
+    assert {line["trace_id"] for line in lines} == {started["trace_id"]}
+
+
+@pytest.mark.parametrize("run", [EXAMPLES_DIR / "uvicorn_server.py"], indirect=True)
+def test_lines_of_the_server_s_loggers_are_in_the_execution_of_their_request(run: Run) -> None:
+    lines = [record for record in reader.records(run.path) if record["event"] == "log"]
+    inside = Counter(line["logger"] for line in lines if line.get("crew_name") == "request")
+    assert inside == {"uvicorn.access": 3, "shop": 2, "py.warnings": 1}
+    assert "uvicorn.error" in {line["logger"] for line in lines}
