@@ -463,7 +463,7 @@ class Logger:
         if source is None or fields or level is not None or self._bound is not None or not scope.ambient_only:
             return self._emit_rare(event, level, fields, scope, _exception(fields.pop("exc_info", None)))
         if isinstance(scope.run, Run):
-            scope.run.note_usage(event)
+            scope.run.note_usage(event, fields)
         if self._gate.level > source.levelno:
             return False
         if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
@@ -484,7 +484,7 @@ class Logger:
         try:
             plan = plan_of(type(event))
             if plan.counted and isinstance(scope.run, Run):
-                scope.run.note_usage(event)
+                scope.run.note_usage(event, fields)
             if self._bound is not None:
                 scope = scope.under(self._bound)
             if level is None and plan.exhausted(event, fields, scope.fields):

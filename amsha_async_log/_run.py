@@ -204,9 +204,9 @@ class Run:
             self._emitter.push_lifecycle(event, scope)
         return True
 
-    def note_usage(self, event: Struct) -> None:
+    def note_usage(self, event: Struct, fields: Mapping[str, object]) -> None:
         """Told by the logger of an `llm.call.*` or `metrics.execution` event that was emitted inside."""
-        self._execution.note_usage(event)
+        self._execution.note_usage(event, fields)
 
     def _elapsed(self) -> float | None:
         """Seconds since it began, to the microsecond; None before."""

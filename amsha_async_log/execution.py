@@ -129,10 +129,10 @@ class Execution(Run):
         elif step:
             self._counts.add(_STEP_ONCE)
 
-    def note_usage(self, event: Struct) -> None:
-        """An `llm.call.*` or `metrics.execution` event was emitted inside it."""
+    def note_usage(self, event: Struct, fields: Mapping[str, object]) -> None:
+        """An `llm.call.*` or `metrics.execution` event was emitted inside it, with `fields` that win over its own."""
         tag = type(event).__struct_config__.tag  # a struct of the program's own may stand for ours
-        usage = _usage({name: getattr(event, name, None) for name in _TOKENS})
+        usage = _usage({name: fields.get(name, getattr(event, name, None)) for name in _TOKENS})
         if tag == "metrics.execution":
             known = self._reported
             if not usage.get("total_tokens") and known.get("total_tokens"):  # zeros mean unknown in metrics

@@ -83,6 +83,23 @@ def opened(log_path: Path) -> Iterator[Callable[..., Log]]:
 
 
 @pytest.fixture
+def log(opened: Callable[..., Log]) -> Log:
+    """A log at level DEBUG."""
+    return opened(level="DEBUG")
+
+
+@pytest.fixture
+def lines(log: Log, log_path: Path) -> support.Lines:
+    """Closes the log and gives the program's lines."""
+
+    def read() -> list[dict[str, Any]]:
+        assert log.close().ok
+        return support.user_lines(log_path)
+
+    return read
+
+
+@pytest.fixture
 def read_lines() -> Callable[[str | os.PathLike[str]], list[dict[str, Any]]]:
     """Reads every line of a file strictly; see `support.read_lines`."""
     return support.read_lines

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ENVELOPE", "poll", "read_lines", "run_python", "strict_loads", "user_fields", "user_lines"]
+__all__ = ["ENVELOPE", "Lines", "poll", "read_lines", "run_python", "strict_loads", "user_fields", "user_lines"]
+
+Lines = Callable[[], list[dict[str, Any]]]
+"""What the fixture `lines` is: closes the log of the test and gives the program's lines."""
 
 ENVELOPE = ("event", "timestamp", "level", "logger", "message", "writer", "seq")
 

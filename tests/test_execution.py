@@ -14,29 +14,13 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import user_fields, user_lines
+from support import Lines, user_fields, user_lines
 
 from amsha_async_log import current_execution
 from amsha_async_log._context import CURRENT, ROOT, uuid7
 from amsha_async_log._pipeline import Log
 
 LIFECYCLE = ("execution.", "step.")
-
-
-@pytest.fixture
-def log(opened: Callable[..., Log]) -> Log:
-    return opened(level="DEBUG")
-
-
-@pytest.fixture
-def lines(log: Log, log_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    """Closes the log and gives its lines."""
-
-    def read() -> list[dict[str, Any]]:
-        assert log.close().ok
-        return user_lines(log_path)
-
-    return read
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +31,6 @@ def _no_scope_left_behind() -> Iterator[None]:
     left = CURRENT.get()
     CURRENT.reset(token)
     assert left is ROOT, left.fields
-
-
-Lines = Callable[[], list[dict[str, Any]]]
 
 
 def fail() -> NoReturn:

@@ -10,27 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
-from support import user_lines
+from support import Lines, user_lines
 
 from amsha_async_log import current_execution, get_log, log_execution
 from amsha_async_log._context import CURRENT, ROOT
 from amsha_async_log._pipeline import Log
-
-
-@pytest.fixture
-def log(opened: Callable[..., Log]) -> Log:
-    return opened(level="DEBUG")
-
-
-@pytest.fixture
-def lines(log: Log, log_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    """Closes the log and gives its lines."""
-
-    def read() -> list[dict[str, Any]]:
-        assert log.close().ok
-        return user_lines(log_path)
-
-    return read
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +23,6 @@ def _no_scope_left_behind() -> Iterator[None]:
     left = CURRENT.get()
     CURRENT.set(ROOT)
     assert left is ROOT, left.fields
-
-
-Lines = Callable[[], list[dict[str, Any]]]
 
 
 def told(lines: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -9,14 +9,13 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import user_lines
+from support import Lines
 
 from amsha_async_log import current_execution, open_log, reader
 from amsha_async_log._context import CURRENT, ROOT
@@ -25,25 +24,6 @@ from amsha_async_log._propagation import Origin, read_origin, trace_id_of, write
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
-
-
-@pytest.fixture
-def log(opened: Callable[..., Log]) -> Log:
-    return opened(level="DEBUG")
-
-
-@pytest.fixture
-def lines(log: Log, log_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    """Closes the log and gives its lines."""
-
-    def read() -> list[dict[str, Any]]:
-        assert log.close().ok
-        return user_lines(log_path)
-
-    return read
-
-
-Lines = Callable[[], list[dict[str, Any]]]
 
 
 # -- the carrier -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import user_lines
+from support import Lines, user_lines
 
 from amsha_async_log import current_execution, reader
 from amsha_async_log._context import CURRENT, ROOT
@@ -19,25 +19,6 @@ from amsha_async_log._states import TRANSITIONS
 
 ENDS = ("completed", "failed", "cancelled")
 STATES = ("pending", "running", "paused", *ENDS)
-
-
-@pytest.fixture
-def log(opened: Callable[..., Log]) -> Log:
-    return opened(level="DEBUG")
-
-
-@pytest.fixture
-def lines(log: Log, log_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    """Closes the log and gives its lines."""
-
-    def read() -> list[dict[str, Any]]:
-        assert log.close().ok
-        return user_lines(log_path)
-
-    return read
-
-
-Lines = Callable[[], list[dict[str, Any]]]
 
 
 def told(line: dict[str, Any]) -> tuple[Any, ...]:
@@ -401,12 +382,13 @@ def test_calls_counted_are_those_of_every_form_of_emit(log: Log) -> None:
     with log.execution("crew") as run:
         log.emit(event)
         log.emit(event)
-        log.emit(event, note="field")
+        log.emit(event, note="field", prompt_tokens=1)
+        log.emit(events.LlmCallCompleted(prompt_tokens=50), prompt_tokens=1, completion_tokens=2)
         log.emit(event, level="ERROR")
         log.bind(tenant="t").emit(event)
         with run.step("task", "t"):
             log.emit(event)
-    assert (run.summary().llm_calls, run.summary().total_tokens) == (6, 18)
+    assert (run.summary().llm_calls, run.summary().total_tokens) == (7, 21)
 
 
 def test_tokens_recorded_by_many_threads_add_up(log: Log, lines: Lines) -> None:
