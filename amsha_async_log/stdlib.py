@@ -10,6 +10,7 @@ opened with another; a handler's own log lets everything through).
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from math import isfinite
@@ -27,8 +28,6 @@ _OF_RECORDS: Final = tuple(vars(logging.makeLogRecord({})))
 """What every LogRecord has, in the order it is set: no fields of the user's."""
 _REFUSED: Final = frozenset(_OF_RECORDS) | {"message", "asctime"}
 """Keys of `extra` that the standard library refuses."""
-_NOT_PLAIN: Final = _REFUSED | {"extra"}
-"""Keys of `extra` that cannot be keywords of a call."""
 _NUMBER: Final = len(_OF_RECORDS)
 _LEVELS: Final = frozenset({logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL})
 _LOGGERS_KEPT: Final = 1024
@@ -191,13 +190,6 @@ def _moment(created: object) -> float | None:
         return None
 
 
-_NATIVE: Final[Mapping[int, Any]] = {
-    logging.DEBUG: Logger.debug,
-    logging.INFO: Logger.info,
-    logging.WARNING: Logger.warning,
-    logging.ERROR: Logger.error,
-    logging.CRITICAL: Logger.critical,
-}
 _NONE: Final[dict[str, object]] = {}
 _BASE: Final = logging.Logger
 _RECORD: Final = logging.LogRecord
@@ -221,8 +213,7 @@ _GET_MESSAGE: Final = _original(_RECORD, "getMessage")
 
 
 def _call(level: int) -> Any:
-    """The method for one level. Two calls less on the way than `Logger.info`, which asks and then passes on."""
-    native = _NATIVE[level]
+    """The method for one level: nothing but the question whether it is enabled, and the way past the record."""
 
     def call(self: "StdlibLogger", msg: object, *args: object, **options: Any) -> None:
         if self.disabled or self.manager.disable >= level or (self.level or self.getEffectiveLevel()) > level:
@@ -231,16 +222,13 @@ def _call(level: int) -> Any:
         if (
             len(options) > 1
             or type(extra) is not dict
-            or not _NOT_PLAIN.isdisjoint(extra)
+            or not _REFUSED.isdisjoint(extra)
             or (options and extra is _NONE)
             or (sink := self._only_sink(level)) is None
         ):
             self._log(level, msg, args, **_deeper(options))
             return
-        try:
-            native(sink.logger_for(self.name), msg, *args, **extra)
-        except TypeError:  # keys that are no strings; nothing else raises there
-            native(sink.logger_for(self.name), msg, *args, extra=extra)
+        sink.logger_for(self.name).forward(level, msg, args, extra)
 
     call.__name__ = logging.getLevelName(level).lower()
     call.__qualname__ = f"StdlibLogger.{call.__name__}"
@@ -309,12 +297,15 @@ class StdlibLogger(logging.Logger):
         stack_info: bool = False,  # noqa: FBT002 - as the method it stands for
         stacklevel: int = 1,
     ) -> None:
-        plain = extra is None or (type(extra) is dict and _NOT_PLAIN.isdisjoint(extra))
-        sink = self._only_sink(level) if plain and not stack_info and level in _NATIVE else None
+        plain = extra is None or (type(extra) is dict and _REFUSED.isdisjoint(extra))
+        sink = self._only_sink(level) if plain and not stack_info and level in _LEVELS else None
         if sink is None:
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
             return
-        _NATIVE[level](sink.logger_for(self.name), msg, *args, exc_info=exc_info or None, extra=extra)
+        if exc_info and not isinstance(exc_info, BaseException | tuple):
+            exc_info = sys.exc_info()
+        error = _error_of(exc_info) if exc_info else None
+        sink.logger_for(self.name).forward(level, msg, args, extra or _NONE, error=error)
 
     def _only_sink(self, level: int) -> AsyncLogHandler | None:
         """The handler that alone would get a record of this logger, if it would write it as it is."""
