@@ -28,6 +28,7 @@ __all__ = [
     "StructlogOrjson",
     "Subject",
     "TaskFinished",
+    "extra_call",
     "file_lines",
     "json_dumps",
     "orjson_dumps",
@@ -143,6 +144,27 @@ def typed_call(log: Logger | CallLimit) -> Callable[[], bool]:
                 cost_usd=0.012,
                 file_path="output/intermediate/summary_001.json",
             )
+        )
+
+    return call
+
+
+def extra_call(logger: logging.Logger) -> Callable[[], None]:
+    """A call of the standard library's kind, with eight fields."""
+
+    def call() -> None:
+        logger.info(
+            MESSAGE,
+            extra={
+                "agent_name": "researcher",
+                "task_name": "summarise_findings",
+                "attempt": 1,
+                "status": "completed",
+                "duration_seconds": 12.345678,
+                "total_tokens": 2500,
+                "cost_usd": 0.012,
+                "file_path": "output/intermediate/summary_001.json",
+            },
         )
 
     return call

@@ -5,10 +5,12 @@ and no queue grows, and the batcher's work is not in these figures (`cpu_per_rec
 the batcher is in them, once a burst. With QueueHandler every call wakes its listener if that waits, and the two
 compete for the GIL; the row "nobody listening" is the call alone. The *limits* are no loggers but the least of any call
 that snapshots its fields, or queues an event; what a call takes above them buys the level, the bounds, the ledger,
-and the checks for clashing names and NaN. Paced calls, on cold caches, cost several times as
-much.
+and the checks for clashing names and NaN. StdlibLogger and AsyncLogHandler are called as the standard library is, with
+the fields in `extra`; with the handler a LogRecord is made, as with QueueHandler. Paced calls, on cold caches, cost
+several times as much.
 """
 
+import logging
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,12 +36,14 @@ from _subjects import (
     StdlibQueue,
     StructlogOrjson,
     TaskFinished,
+    extra_call,
     file_lines,
     plain_call,
     typed_call,
 )
 
 from amsha_async_log import Log, open_log
+from amsha_async_log.stdlib import AsyncLogHandler, StdlibLogger
 
 BURST: Final = 2_000
 _COLUMNS: Final = (
@@ -115,9 +119,18 @@ def _run(report: Report, folder: Path, rounds: int) -> None:
         Case("emit, built before, in an execution's step", lambda: log.emit(prebuilt), log.flush, inside),
         Case("emit, built at the call", typed_call(log), log.flush),
     ]
+    drop_in = StdlibLogger(log, logging.INFO, name="bench")
+    handled = logging.Logger("bench", logging.INFO)  # noqa: LOG001 - as StdlibQueue's
+    handled.addHandler(AsyncLogHandler(log))
+    accepted += [
+        Case("StdlibLogger: info, 8 fields", extra_call(drop_in), log.flush),
+        Case("StdlibLogger: info, 8 fields, in an execution's step", extra_call(drop_in), log.flush, inside),
+        Case("AsyncLogHandler: info, 8 fields", extra_call(handled), log.flush),
+    ]
     disabled = [
         Case("disabled, no fields", lambda: log.debug(MESSAGE)),
         Case("disabled, 8 fields", lambda: _disabled_fields(log)),
+        Case("StdlibLogger: disabled, no fields", lambda: drop_in.debug(MESSAGE)),
     ]
     interleave([floor, *limits, *accepted, *disabled, *stdlib_cases, alone, *structlog_cases], rounds, BURST)
     inside.run(step.__exit__, None, None, None)
@@ -127,7 +140,9 @@ def _run(report: Report, folder: Path, rounds: int) -> None:
     other.close()
 
     rows = [_Row(case, stdlib_cases[0], structlog_cases[0]) for case in [*limits, *accepted]]
-    rows += [_Row(case, stdlib_cases[i], structlog_cases[i]) for i, case in enumerate(disabled, 1)]
+    rows += [
+        _Row(case, stdlib_cases[i], structlog_cases[i]) for case, i in zip(disabled, (1, 2, 1), strict=True)
+    ]  # the one without fields by the others' without, that with fields by theirs
     rows += [_Row(a, a, b) for a, b in zip(stdlib_cases, structlog_cases, strict=True)]
     rows.append(_Row(alone, stdlib_cases[0], structlog_cases[0]))
     rows += [_Row(b, a, b) for a, b in zip(stdlib_cases, structlog_cases, strict=True)]
