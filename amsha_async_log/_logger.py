@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from msgspec import Raw, Struct, structs
 
+from ._arguments import exception_of, extra_fields, format_message, level_name
 from ._config import level_number
 from ._context import CURRENT, ROOT, Scope
 from ._encoder import make_source
@@ -26,23 +27,22 @@ from ._propagation import read_origin, write_origin
 from ._queue import Record, RecordQueue, Source
 from ._run import Run
 from ._snapshot import (
-    DEGRADED,
     clean_text,
     degrade,
-    describe,
-    describe_type,
     encode,
     encode_values,
     event_fields,
     hides_not_finite,
     needs_a_look,
     shorten_text,
+    try_encode,
+    try_fields,
     unique,
 )
 from ._stacktrace import LateBody, exception_fields
 from .events import ExecutionStarted
 from .execution import Execution
-from .records import LEVEL_NAMES, LEVELS, RESERVED
+from .records import LEVEL_NAMES, LEVELS
 
 __all__ = ["Logger"]
 
@@ -222,7 +222,7 @@ class Logger:
         **fields: Any,
     ) -> bool:
         """Log at a level given by name or number. A number between two levels counts as the lower one."""
-        call = getattr(self, _level_name(level).lower())
+        call = getattr(self, level_name(level).lower())
         if exc_info is None and extra is None:
             return bool(call(message, *args, **fields))
         return bool(call(message, *args, exc_info=exc_info, extra=extra, **fields))
@@ -279,7 +279,7 @@ class Logger:
 
     def is_enabled_for(self, level: str | int) -> bool:
         """Would a record of that level be offered to the queue?"""
-        return LEVELS[_level_name(level)] >= self._gate.level
+        return LEVELS[level_name(level)] >= self._gate.level
 
     # -- executions --------------------------------------------------------------------------------------------------
 
@@ -375,11 +375,11 @@ class Logger:
             scope = scope.under(self._bound)
         try:
             if not args and error is None and type(message) is str and scope.keys.isdisjoint(fields):
-                body = _try_encode(fields)
+                body = try_encode(fields)
                 size = len(body) + len(message)
                 if body and size <= LOOK_SIZE and body.rfind(b"null") < 0:
                     return self._put(source, scope, message, body, size, timestamp)
-            text, reason = _format(message, args)
+            text, reason = format_message(message, args)
             return self._put_text(source, scope, text, reason, fields, error, timestamp)
         except Exception:  # noqa: BLE001 - never into the host: it is counted instead
             return self._queue.refuse(source, "unencodable")
@@ -433,11 +433,11 @@ class Logger:
     ) -> bool:
         """A plain call with arguments, an exception, clashing names, or values that do not simply encode."""
         try:
-            text, reason = _format(message, args)
-            error = _exception(fields.pop("exc_info", None))
+            text, reason = format_message(message, args)
+            error = exception_of(fields.pop("exc_info", None))
             extra = fields.pop("extra", None)
             if extra is not None:
-                fields = {**_extra(extra), **fields}
+                fields = {**extra_fields(extra), **fields}
             return self._put_text(source, scope, text, reason, fields, error)
         except Exception:  # noqa: BLE001 - never into the host: it is counted instead
             return self._queue.refuse(source, "unencodable")
@@ -461,7 +461,7 @@ class Logger:
         scope = current()
         source = self._counted.get(type(event))
         if source is None or fields or level is not None or self._bound is not None or not scope.ambient_only:
-            return self._emit_rare(event, level, fields, scope, _exception(fields.pop("exc_info", None)))
+            return self._emit_rare(event, level, fields, scope, exception_of(fields.pop("exc_info", None)))
         if isinstance(scope.run, Run):
             scope.run.note_usage(event, fields)
         if self._gate.level > source.levelno:
@@ -489,7 +489,7 @@ class Logger:
                 scope = scope.under(self._bound)
             if level is None and plan.exhausted(event, fields, scope.fields):
                 level = "CRITICAL"
-            source = self._event_source(plan, type(event), plan.level if level is None else _level_name(level))
+            source = self._event_source(plan, type(event), plan.level if level is None else level_name(level))
             if self._gate.level > source.levelno:
                 return False
             if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
@@ -516,13 +516,13 @@ class Logger:
             except Exception:  # noqa: BLE001 - a user's __post_init__
                 return b""
             fields = {name: value for name, value in fields.items() if name not in plan.names}
-        body = _try_encode(event)
+        body = try_encode(event)
         if body[:1] != b"{" or body.rfind(b"null") >= 0 or needs_a_look(body, None, self._limit):
             return b""
         body = b"{" + (body[plan.cut + 1 :] or b"}")
         if not fields:
             return body
-        more = _try_fields(fields, self._limit - len(body))
+        more = try_fields(fields, self._limit - len(body))
         return more if not more or body == b"{}" else b"%b,%b" % (body[:-1], more[1:])
 
     def _event_source(self, plan: Plan, kind: type[Struct], level: str) -> Source:
@@ -559,7 +559,7 @@ class Logger:
         if taken:
             scope = scope.without(frozenset(taken))
         reasons = {**scope.reasons, **reasons}
-        body = b"" if reasons else _try_fields(fields, self._limit)
+        body = b"" if reasons else try_fields(fields, self._limit)
         if not body:
             body, replaced = degrade(fields, self._limit, reasons)
             if replaced:
@@ -592,68 +592,6 @@ class Logger:
         return queue.attend(record, present) if present > queue.attention_at else True
 
 
-def _try_fields(fields: Mapping[Any, object], limit: int) -> bytes:
-    """The encoded fields where nothing is wrong with them, else nothing."""
-    try:
-        if RESERVED.isdisjoint(fields) and DEGRADED not in fields:
-            body = encode(fields)
-            if not needs_a_look(body, None, limit) and not (b"null" in body and hides_not_finite(body, fields)):
-                return body
-    except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
-        return b""
-    return b""
-
-
-def _try_encode(value: object) -> bytes:
-    """The encoded event or fields, or nothing if there is something in it that does not encode."""
-    try:
-        return encode(value)
-    except Exception:  # noqa: BLE001 - a field that does not encode, whatever it raised
-        return b""
-
-
 def _is_absent(value: object) -> bool:
     """Does a field say nothing: is it None, encoded or not?"""
     return value is None or (type(value) is Raw and bytes(value) == b"null")
-
-
-def _level_name(level: object) -> str:
-    """The name of a level; a number counts as the level at or below it, anything unknown as INFO."""
-    if type(level) is int or type(level) is bool:
-        return LEVEL_NAMES[min(max(level // 10 * 10, 10), 50)]
-    name = level.upper() if type(level) is str else ""
-    return name if name in LEVELS else "INFO"
-
-
-def _format(message: object, args: tuple[object, ...]) -> tuple[str, str]:
-    """The message with its arguments, and what was wrong with them."""
-    try:
-        text = str.__str__(message if issubclass(type(message), str) else str(message))
-    except Exception as error:  # noqa: BLE001 - a user's __str__
-        return describe(message), f"not a text: {describe_type(error)}"
-    if not args:
-        return text, ""
-    try:
-        only = args[0] if len(args) == 1 and issubclass(type(args[0]), Mapping) and args[0] else None
-        return str.__str__(text % (args if only is None else only)), ""
-    except Exception as error:  # noqa: BLE001 - a user's format or __str__
-        return f"{text} [{len(args)} arguments]", f"arguments do not fit: {describe_type(error)}"
-
-
-def _extra(extra: Any) -> dict[Any, object]:
-    """What `extra` holds; one that is no mapping, or cannot be read, is a field itself."""
-    try:
-        if issubclass(type(extra), Mapping):
-            return dict(extra)
-    except Exception:  # noqa: BLE001 - a user's mapping
-        return {"extra": extra}
-    return {"extra": extra}
-
-
-def _exception(exc_info: object) -> BaseException | None:
-    kind = type(exc_info)  # not isinstance, which asks the value
-    if issubclass(kind, BaseException):
-        return exc_info  # type: ignore[return-value]
-    if kind is tuple:
-        return next((item for item in exc_info if issubclass(type(item), BaseException)), None)  # type: ignore[attr-defined]
-    return None if exc_info is None or exc_info is False else sys.exc_info()[1]

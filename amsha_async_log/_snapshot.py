@@ -39,6 +39,8 @@ __all__ = [
     "mark_body",
     "needs_a_look",
     "shorten_text",
+    "try_encode",
+    "try_fields",
     "unique",
 ]
 
@@ -108,6 +110,26 @@ def _has_not_finite(value: object, depth: int) -> bool:
         return any(_has_not_finite(item, depth + 1) for item in _members(value))
     parts = _parts(value)
     return parts is not None and any(_has_not_finite(item, depth + 1) for item in parts.values())
+
+
+def try_fields(fields: Mapping[Any, object], limit: int) -> bytes:
+    """The encoded fields where nothing is wrong with them, else nothing."""
+    try:
+        if RESERVED.isdisjoint(fields) and DEGRADED not in fields:
+            body = encode(fields)
+            if not needs_a_look(body, None, limit) and not (b"null" in body and hides_not_finite(body, fields)):
+                return body
+    except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
+        return b""
+    return b""
+
+
+def try_encode(value: object) -> bytes:
+    """The encoded event or fields, or nothing if there is something in it that does not encode."""
+    try:
+        return encode(value)
+    except Exception:  # noqa: BLE001 - a field that does not encode, whatever it raised
+        return b""
 
 
 # -- replacing bad values ----------------------------------------------------------------------------------------------
