@@ -130,6 +130,11 @@ class AsyncLogHandler(logging.Handler):
         return f"<{type(self).__name__} {where} ({logging.getLevelName(self.level)})>"
 
     def _forward(self, record: logging.LogRecord) -> None:
+        level: object = record.levelno
+        number = level if isinstance(level, int) else logging.INFO
+        logger = self.logger_for(record.name if type(record.name) is str else str(record.name))
+        if logger._gate.level > max(number, logging.DEBUG):
+            return  # before anything is formatted
         held = vars(record)
         names = list(held)
         if len(names) >= _NUMBER and names[_NUMBER - 1] == _OF_RECORDS[-1]:
@@ -137,7 +142,6 @@ class AsyncLogHandler(logging.Handler):
         fields = {name: held[name] for name in names if name not in _REFUSED}
         if record.stack_info:
             fields["stack_info"] = record.stack_info
-        level: object = record.levelno
         if type(level) is not int or level not in _LEVELS:
             fields |= {"levelname": record.levelname, "levelno": level}
         for name in self.attributes:
@@ -146,14 +150,7 @@ class AsyncLogHandler(logging.Handler):
         if error is None and record.exc_text:
             fields["exc_text"] = record.exc_text
         message, args = self._message(record)
-        self.logger_for(record.name if type(record.name) is str else str(record.name)).forward(
-            level if isinstance(level, int) else logging.INFO,
-            message,
-            args,
-            fields,
-            error=error,
-            timestamp=_moment(record.created),
-        )
+        logger.forward(number, message, args, fields, error=error, timestamp=_moment(record.created))
 
     def _message(self, record: logging.LogRecord) -> tuple[object, tuple[object, ...]]:
         """The text of a record; or its parts, where they do not fit."""

@@ -567,6 +567,23 @@ def test_level_of_the_log_applies_last(kind: type[logging.Logger], opened: Calla
     assert stats.offered == 1
 
 
+def test_message_below_the_level_of_the_log_is_not_even_formatted(
+    kind: type[logging.Logger], opened: Callable[..., Log]
+) -> None:
+    class Value:
+        shown = 0
+
+        def __str__(self) -> str:
+            Value.shown += 1
+            return "value"
+
+    logger = kind("app")
+    logger.addHandler(AsyncLogHandler(opened(level="WARNING")))
+    logger.info("%s", Value())
+    logger.log(25, Value())
+    assert Value.shown == 0
+
+
 def test_logging_disable_applies(logger: logging.Logger, lines: Any) -> None:
     def disable(level: int) -> None:  # as logging.disable, in the logger's own tree
         logger.manager.disable = level
@@ -1134,6 +1151,18 @@ def test_subclass_may_have_methods_of_its_own(log: Log, lines: Any) -> None:
     assert [line["message"] for line in lines()] == ["MESSAGE", "message"]
 
 
+def test_subclass_that_makes_no_records_of_its_own_needs_none(log: Log, line: Any) -> None:
+    class Named(StdlibLogger):
+        def notice(self, msg: object) -> None:
+            self.info(msg)
+
+    logger = Named(log)
+    with counting_records() as made:
+        logger.notice("message")
+    assert made() == 0
+    assert line()["message"] == "message"
+
+
 def test_subclass_with_a_log_method_without_newer_options_works(log: Log, line: Any) -> None:
     class Old(StdlibLogger):
         def _log(self, level: int, msg: object, args: Any, exc_info: Any = None, extra: Any = None) -> None:
@@ -1317,6 +1346,16 @@ def test_flush_waits_until_everything_is_written(log: Log, log_path: Path, deriv
         logger.info("message")
     logger.handlers[0].flush()
     assert len(user_lines(log_path)) == 1000
+
+
+def test_flush_is_that_of_its_own_log_only(
+    monkeypatch: pytest.MonkeyPatch, log: Log, opened: Callable[..., Log], tmp_path: Path
+) -> None:
+    opened(tmp_path / "other.jsonl")
+    flushed: list[Log] = []
+    monkeypatch.setattr(Log, "flush", flushed.append)
+    AsyncLogHandler(log).flush()
+    assert flushed == [log]
 
 
 def test_flush_of_a_handler_without_a_log_reaches_the_one_opened_last(
