@@ -1353,8 +1353,10 @@ def test_flush_is_that_of_its_own_log_only(
 ) -> None:
     opened(tmp_path / "other.jsonl")
     flushed: list[Log] = []
-    monkeypatch.setattr(Log, "flush", flushed.append)
-    AsyncLogHandler(log).flush()
+    handler = AsyncLogHandler(log)
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "flush", lambda log: flushed.append(log))
+        handler.flush()
     assert flushed == [log]
 
 
