@@ -181,6 +181,8 @@ def _error_of(exc_info: object) -> BaseException | None:
 
 def _moment(created: object) -> float | None:
     """The time of a record, None where it has none: records are made of what came from elsewhere, too."""
+    if type(created) is float:
+        return created if isfinite(created) else None
     try:
         return float(created) if isinstance(created, float | int) and isfinite(created) else None
     except OverflowError:
