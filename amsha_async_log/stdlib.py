@@ -11,6 +11,7 @@ opened with another; a handler's own log lets everything through).
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from math import isfinite
@@ -84,7 +85,7 @@ class AsyncLogHandler(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802 - the standard library's name
         """None is needed: a call is one append."""
-        self.lock = None
+        self.lock: threading.Lock | None = None
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Pass the record to `emit`, if the filters let it through."""

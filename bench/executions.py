@@ -113,8 +113,8 @@ def _blocks(report: Report, folder: Path, rounds: int) -> None:
         "Executions and steps",
         ("block or call", "p50", "p99", "p99.9", "max", "p50 net", "this / info"),
         rows,
-        f"{len(floor.samples):,} each, in bursts of {BURST:,}. Net: less the p50 of the empty call. Last column: p50 of "
-        "this by that of a plain call with 8 fields outside of any execution, with the 95 % interval over bursts.",
+        f"{len(floor.samples):,} each, in bursts of {BURST:,}. Net: less the p50 of the empty call. Last column: p50 "
+        "of this by that of a plain call with 8 fields outside of any execution, with the 95 % interval over bursts.",
     )
     stats, calls = log.stats(), rounds * BURST + WARM_UP
     expected = 2 * calls + (len(cases) - 1) * LINES * calls + calls + 5

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spawned import log_a_step
 from support import Lines
 
-from amsha_async_log import current_execution, open_log, reader
+from amsha_async_log import current_execution, reader
 from amsha_async_log._context import CURRENT, ROOT
 from amsha_async_log._pipeline import Log
 from amsha_async_log._propagation import Origin, read_origin, trace_id_of, write_origin
@@ -239,16 +240,9 @@ def test_call_may_give_its_own_trace_id(log: Log, lines: Lines) -> None:
 # -- real processes and requests ---------------------------------------------------------------------------------------
 
 
-def work(path: str, carrier: dict[str, str]) -> None:
-    with open_log(path, console=False) as log, log.extract(carrier) as joined:
-        assert joined is not None
-        with joined.step("task", "in the worker"):
-            log.info("working")
-
-
 def test_worker_process_is_part_of_the_tree(log: Log, log_path: Path) -> None:
     with log.execution("crew") as run, run.step("task", "outer") as outer:
-        process = multiprocessing.get_context("spawn").Process(target=work, args=(str(log_path), log.inject({})))
+        process = multiprocessing.get_context("spawn").Process(target=log_a_step, args=(str(log_path), log.inject({})))
         process.start()
         process.join(60)
     assert process.exitcode == 0
