@@ -11,7 +11,6 @@ opened with another; a handler's own log lets everything through).
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from math import isfinite
@@ -47,7 +46,7 @@ class AsyncLogHandler(logging.Handler):
     what the formatter makes of it, the exception left aside. A message whose arguments do not fit is written with a
     mark instead of an error on stderr.
 
-    Needs no lock: `handle` calls `emit` at once, from any thread. What the log refuses is counted there. Raises
+    Takes no lock: `handle` calls `emit` at once, from any thread. What the log refuses is counted there. Raises
     `ConfigError` for wrong options, TypeError for what is no log and for a log and options together.
     """
 
@@ -82,10 +81,6 @@ class AsyncLogHandler(logging.Handler):
         super().__setattr__(name, value)
         if name in _TAKING_RECORDS:
             super().__setattr__("_replaced", True)
-
-    def createLock(self) -> None:  # noqa: N802 - the standard library's name
-        """None is needed: a call is one append."""
-        self.lock: threading.Lock | None = None
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Pass the record to `emit`, if the filters let it through."""
