@@ -159,8 +159,10 @@ def _from_text(name: str, text: str) -> object:
     lowered = text.strip().lower()
     if lowered in ("true", "false") and (isinstance(default, bool) or name == "console"):
         return lowered == "true"
-    if isinstance(default, bool) and lowered in ("0", "1"):
+    if (isinstance(default, bool) or name == "console") and lowered in ("0", "1"):
         return lowered == "1"
+    if name == "level":
+        return int(lowered) if lowered.isdigit() else lowered
     if isinstance(default, int | float) and not isinstance(default, bool):
         for parse in (lambda t: int(t, 8) if name == "file_mode" else int(t), float):
             try:

@@ -34,7 +34,7 @@ def read_options(config_file: str | None, environ: Mapping[str, str]) -> FileOpt
     if named is None or named == "":
         return _of_project()
     document = _parse(named, _read(named))
-    section = _section(document)
+    section = _section(document, named)
     if section is not None:
         return FileOptions(section, f"{named} [tool.{SECTION}]")
     return NONE if os.path.basename(named) == PROJECT else FileOptions(document, named)
@@ -48,7 +48,7 @@ def _of_project() -> FileOptions:
         return NONE
     if SECTION.encode() not in text:  # somebody else's, which may even be broken: then it is not ours to judge
         return NONE
-    section = _section(_parse(PROJECT, text))
+    section = _section(_parse(PROJECT, text), PROJECT)
     return NONE if section is None else FileOptions(section, f"{PROJECT} [tool.{SECTION}]")
 
 
@@ -66,11 +66,13 @@ def _parse(path: str, text: bytes) -> dict[str, Any]:
 
     try:
         return tomllib.loads(text.decode("utf-8"))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are of the first kind
         raise ConfigError(f"configuration file {path}: is no TOML: {error}") from error
 
 
-def _section(document: Mapping[str, Any]) -> dict[str, Any] | None:
+def _section(document: Mapping[str, Any], path: str) -> dict[str, Any] | None:
     tool = document.get("tool")
     section = tool.get(SECTION) if isinstance(tool, dict) else None
-    return section if isinstance(section, dict) else None
+    if section is not None and not isinstance(section, dict):
+        raise ConfigError(f"configuration file {path}: tool.{SECTION}={section!r}: allowed is a table")
+    return section

@@ -10,7 +10,7 @@ import msgspec
 
 from .records import RESERVED
 
-__all__ = ["AMBIENT", "CURRENT", "ROOT", "Scope", "uuid7"]
+__all__ = ["AMBIENT", "CURRENT", "ROOT", "Scope", "enter", "leave", "uuid7"]
 
 AMBIENT: Final = frozenset({"execution_id", "crew_name", "step_id", "trace_id"})
 """Keys that executions, steps and what is joined from elsewhere put on every line below them."""
@@ -36,7 +36,7 @@ class Scope:
     are: the envelope's, the call's options, and this scope's. `run` is the execution or step that made the scope.
     """
 
-    __slots__ = ("_keys_inside", "_merged", "ambient_only", "fields", "keys", "reasons", "run", "text")
+    __slots__ = ("_keys_inside", "_merged", "ambient_only", "fields", "keys", "outer", "reasons", "run", "text")
 
     def __init__(self, fields: Mapping[str, bytes], run: Any = None, reasons: Mapping[str, str] | None = None) -> None:
         self.fields: dict[str, bytes] = dict(fields)
@@ -48,6 +48,8 @@ class Scope:
         self.keys: frozenset[str] = _Clashing(keys) if self.reasons else keys
         self.ambient_only: bool = self.fields.keys() <= AMBIENT and not self.reasons
         self._merged: dict[object, Scope] | None = None
+        self.outer: Scope | None = None
+        """While it is entered: what held before. Each entering has a scope of its own."""
         self._keys_inside: frozenset[str] | None = None
 
     def child(self, fields: Mapping[str, bytes], run: Any = None, reasons: Mapping[str, str] | None = None) -> "Scope":
@@ -73,12 +75,18 @@ class Scope:
         scope.keys = self._widened({"step_id"}) if keys is None else keys
         return scope
 
+    def again(self) -> "Scope":
+        """The same, to be entered once more."""
+        scope = self._copy(self.run)
+        scope.fields, scope.text, scope.keys = self.fields, self.text, self.keys
+        return scope
+
     def _copy(self, run: Any) -> "Scope":
         scope = Scope.__new__(Scope)
         scope.run = run
         scope.reasons = self.reasons
         scope.ambient_only = self.ambient_only
-        scope._merged = scope._keys_inside = None
+        scope._merged = scope._keys_inside = scope.outer = None
         return scope
 
     def _widened(self, names: set[str]) -> frozenset[str]:
@@ -113,6 +121,25 @@ ROOT: Final = Scope({})
 
 CURRENT: Final[ContextVar[Scope]] = ContextVar("amsha_async_log_scope", default=ROOT)
 """The scope of the code that is running; it follows tasks as any context variable does."""
+
+
+def enter(scope: Scope) -> None:
+    """Let `scope`, which is entered nowhere, hold for the calling code."""
+    scope.outer = CURRENT.get()
+    CURRENT.set(scope)
+
+
+def leave(run: Any) -> None:
+    """Let hold what held before the run was entered, also where what was entered inside was never left.
+
+    A run that was entered in another context leaves this one as it is.
+    """
+    scope: Scope | None = CURRENT.get()
+    while scope is not None and scope.run is not run:
+        scope = scope.outer
+    if scope is not None and scope.outer is not None:
+        CURRENT.set(scope.outer)
+        scope.outer = None  # tasks that were started inside keep the scope, and must not keep all that was around it
 
 
 _POOL: Final = 64

@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import Final
 
-from ._context import CURRENT, Scope
+from ._context import CURRENT, Scope, enter, leave
 from ._propagation import Origin
 from ._run import Emitter, Request
 from .execution import Execution, Step, current_execution
@@ -19,15 +19,14 @@ class Joined:
 
     Inside, lines carry the ids of the execution and step it was sent from, executions become its children, and
     `run.step(...)` its steps. Entering gives that execution (or step), None where nothing was sent. Leaving writes
-    nothing: whoever began the execution ends it.
+    nothing: whoever began the execution ends it. It may be entered any number of times, by several tasks at once.
     """
 
-    __slots__ = ("_outside", "_scope", "run")
+    __slots__ = ("_scope", "run")
 
     def __init__(self, emitter: Emitter, origin: Origin) -> None:
         self.run: Execution | Step | None = None
         """The execution or step it was sent from."""
-        self._outside: Scope | None = None
         self._scope: Scope | None = None
         named = {"execution_id": origin.execution_id, "crew_name": origin.crew_name, "trace_id": origin.trace_id}
         if not origin.trace_id:
@@ -50,6 +49,7 @@ class Joined:
         )
         execution.trace_id = origin.trace_id
         execution._state = "running"
+        execution._elsewhere = True
         execution._began = time.monotonic_ns()
         execution._scope = self._scope = context.child(values, execution, reasons)
         self.run = execution
@@ -57,20 +57,20 @@ class Joined:
             self.run = step = Step(emitter, execution, None, "", "", {})
             step.step_id = origin.step_id
             step._state = "running"
+            step._elsewhere = True
             step_values, _ = emitter.encode_context({"step_id": origin.step_id})
             step._scope = self._scope = self._scope.child(step_values, step)
 
     def __enter__(self) -> Execution | Step | None:
         if self._scope is not None:
-            self._outside = CURRENT.get()
-            CURRENT.set(self._scope)
+            enter(self._scope.again())
         return self.run
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._outside is not None and CURRENT.get() is self._scope:
-            CURRENT.set(self._outside)
+        if self._scope is not None:
+            leave(self._scope.run)
 
     async def __aenter__(self) -> Execution | Step | None:
         return self.__enter__()

@@ -6,6 +6,7 @@ that do not encode) is in `_put_rare`, off the path that every call takes.
 """
 
 import functools
+import inspect
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -21,6 +22,7 @@ from ._context import CURRENT, ROOT, Scope
 from ._encoder import make_source
 from ._joined import Joined, current_origin
 from ._levels import Gates
+from ._observe import inside
 from ._operation import operation_logger
 from ._plans import Plan, plan_of
 from ._propagation import read_origin, write_origin
@@ -30,6 +32,7 @@ from ._snapshot import (
     clean_text,
     degrade,
     encode,
+    encode_named,
     encode_values,
     event_fields,
     hides_not_finite,
@@ -318,8 +321,14 @@ class Logger:
         return operation_logger(operation, arguments, lambda: self)
 
     def carry(self, function: Callable[P, R]) -> Callable[P, R]:
-        """`function` bound to the calling code's context, for threads and executors, which do not inherit it."""
+        """`function` bound to the calling code's context, for threads and executors, which do not inherit it.
+
+        A coroutine function runs in it too, wherever it is awaited.
+        """
         context = copy_context()
+        if inspect.iscoroutinefunction(function):
+            carried_coroutine: Callable[P, R] = inside(context, function)
+            return carried_coroutine
 
         @functools.wraps(function)
         def carried(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -375,7 +384,7 @@ class Logger:
             scope = scope.under(self._bound)
         try:
             if not args and error is None and type(message) is str and scope.keys.isdisjoint(fields):
-                body = try_encode(fields)
+                body = encode_named(fields)
                 size = len(body) + len(message)
                 if body and size <= LOOK_SIZE and body.rfind(b"null") < 0:
                     return self._put(source, scope, message, body, size, timestamp)

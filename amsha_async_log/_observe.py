@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextvars import Context, copy_context
 from typing import Any
 
-__all__ = ["End", "Watch", "observed"]
+__all__ = ["End", "Watch", "inside", "observed"]
 
 End = Callable[[BaseException | None], None]
 """Called when a call has ended, with what it raised."""
@@ -120,6 +120,16 @@ def _async_generator(function: Callable[..., Any], watch: Watch) -> Callable[...
         end(None)
 
     return generate
+
+
+def inside(context: Context, function: Any) -> Any:
+    """A coroutine function whose calls run in copies of `context`."""
+
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await _Inside(context.copy(), function(*args, **kwargs))
+
+    return call
 
 
 class _Inside:

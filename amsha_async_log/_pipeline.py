@@ -73,7 +73,14 @@ class _Runtime:
     """The threads, the loop and the file of one log in one process. A forked child makes its own, on first use."""
 
     def __init__(
-        self, config: LogConfig, queue: RecordQueue, *, console: bool, must_open: bool, layout: Layout | None
+        self,
+        config: LogConfig,
+        queue: RecordQueue,
+        *,
+        path: Path,
+        console: bool,
+        must_open: bool,
+        layout: Layout | None,
     ) -> None:
         self.writer_id = secrets.token_hex(4)
         self.opened: Future[None] = Future()
@@ -82,7 +89,7 @@ class _Runtime:
         self.console = Console() if console else None
         self.encoder = LineEncoder(self.writer_id, config.max_record_bytes)
         self.writer = SegmentWriter(
-            Path(config.path),
+            path,
             self.writer_id,
             max_bytes=config.max_bytes,
             backup_count=config.backup_count,
@@ -151,6 +158,7 @@ class _Runtime:
             self.opened.set_result(None)
         except Exception as error:  # noqa: BLE001 - whatever it is, `open_log` must hear of it
             if self._must_open and not (isinstance(error, OSError) and error.errno in _PASSING):
+                self.batcher.sink_ok, self.batcher.sink_error = False, _reason(error)
                 self.opened.set_exception(error)
                 await self._stop.wait()
                 self._end(self.batcher.give_up(error), in_order=False)
@@ -258,10 +266,11 @@ class _Runtime:
 class Log(Logger):
     """A log and its root logger. Made by `open_log`; a context manager, sync and async, that closes it."""
 
-    __slots__ = ("_console", "_layout", "_report", "_runtimes", "config", "shared")
+    __slots__ = ("_console", "_layout", "_path", "_report", "_runtimes", "config", "shared")
 
     def __init__(self, config: LogConfig, *, shared: bool = True, layout: Layout | None = None) -> None:
         self.config: LogConfig = config
+        self._path = _absolute(config.path)
         self._layout = layout
         self.shared: bool = shared
         """Whether `get_log()` may mean this log."""
@@ -295,6 +304,8 @@ class Log(Logger):
                 if error is not None:
                     runtime.stop(0.0, "open failed")
                 self._check_opened(error)
+        else:
+            runtime.opened.add_done_callback(self._tell_unopened)
         OPEN_LOGS.append(self)
         _exit.install(handle_sigterm=self.config.handle_sigterm)
 
@@ -420,6 +431,7 @@ class Log(Logger):
                 os.close(fd)
             _ABANDONED.append(runtime)
         self._runtimes.clear()
+        self._core.gates.after_fork_in_child()
         self._queue.own_threads.clear()
         self._queue.ledger.reset()
         self._queue.reset()
@@ -436,7 +448,14 @@ class Log(Logger):
         return self._runtimes.get(os.getpid())
 
     def _begin(self, *, must_open: bool) -> _Runtime:
-        mine = _Runtime(self.config, self._queue, console=self._console, must_open=must_open, layout=self._layout)
+        mine = _Runtime(
+            self.config,
+            self._queue,
+            path=self._path,
+            console=self._console,
+            must_open=must_open,
+            layout=self._layout,
+        )
         runtime = self._runtimes.setdefault(os.getpid(), mine)  # two threads of a child may be here at once
         if runtime is mine:
             runtime.start()
@@ -455,11 +474,16 @@ class Log(Logger):
                 return
         runtime.wake()
 
+    def _tell_unopened(self, opened: "Future[None]") -> None:
+        """On a loop's thread nobody waits for the file; who never asks with `async with` or `aready` must hear too."""
+        error = opened.exception()
+        if error is not None:
+            tell(f"cannot write {self.config.path}: {_reason(error)}; nothing is written until the log is closed")
+
     def _check_opened(self, error: BaseException | None) -> None:
         if error is not None:
-            reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
             raise ConfigError(
-                f"option path={self.config.path!r}: cannot be written: {reason}; allowed is a file "
+                f"option path={self.config.path!r}: cannot be written: {_reason(error)}; allowed is a file "
                 "in a folder that exists or can be made, with permission to write"
             ) from error
 
@@ -544,6 +568,18 @@ def open_private_log(options: Mapping[str, Any], layout: Layout | None = None) -
     log = Log(build_config(options), shared=False, layout=layout)
     log.open()
     return log
+
+
+def _reason(error: BaseException) -> str:
+    return (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+
+
+def _absolute(path: str) -> Path:
+    """The path as it is meant now: a program that changes its directory later, or forks, keeps its file."""
+    try:
+        return Path(os.path.abspath(path))
+    except OSError:  # the working directory is gone: whatever is made of the path is found out at open
+        return Path(path)
 
 
 def _stderr_is_terminal() -> bool:

@@ -5,11 +5,12 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from msgspec import Raw, Struct
 
-from ._context import CURRENT, Scope
+from ._arguments import exception_of
+from ._context import CURRENT, Scope, enter, leave
 from ._snapshot import describe_type
 from ._states import CREATED, ENDS, TRANSITIONS, state_name
 from ._tally import Tally
@@ -41,29 +42,40 @@ class Emitter(Protocol):
     ) -> bool: ...
 
 
+_OWN: Final = frozenset(
+    {"status", "duration_seconds", "execution_id", "crew_name", "step_id", "step_kind", "step_name", "parent_step_id"}
+)
+"""What a run says of itself: a field of that name gets a trailing underscore."""
+
+
 class Run:
     """What executions and steps have in common: a state, and a context for what is logged inside.
 
     Entering starts it (`*.started`), leaving ends it: `*.completed`, `*.failed` (an exception) or `*.cancelled` (a
     cancellation, KeyboardInterrupt, SystemExit); `with` and `async with` do the same. Leaving never raises and never
     swallows the exception. A run that is left in another context than it was entered in ends under its own id and
-    leaves that context as it is. Any thread may call any method.
+    leaves that context as it is. A run is for one block; entering it again shows its ids once more and starts nothing.
+    Any thread may call any method.
     """
 
     # As class attributes they cost a run nothing until they change.
     _state: str = CREATED
     _errors: bool = False
     """The exception it failed with is in the log."""
-    _outputs: tuple[Raw, Mapping[str, str]] | None = None
-    _inputs: tuple[object, Any] | None = None
-    """Inputs and dependencies, where there are any: they may change, so they are encoded at once."""
+    _outputs: EncodedContext | None = None
+    _inputs: EncodedContext | None = None
+    """Inputs and dependencies, where there are any, until they are written."""
+    _elsewhere: bool = False
+    """Its start and its end are somebody else's to write."""
     _tally: Tally | None = None
     _began: int | None = None
     _duration: float | None = None
     _scope: Scope | None = None
-    _outside: Scope | None = None
+    """What its own lines carry."""
 
     def __init__(self, emitter: Emitter, fields: dict[str, object]) -> None:
+        if fields and not _OWN.isdisjoint(fields):
+            fields = {f"{name}_" if name in _OWN else name: value for name, value in fields.items()}
         self.fields: dict[str, object] = fields
         """Fields of the run's own lines. Those added before it ends are on its last line."""
         self._emitter = emitter
@@ -98,11 +110,17 @@ class Run:
         tally: Tally = vars(self).setdefault("_tally", Tally())  # in one step: two threads must not both make one
         tally.add(amounts)
         self._execution.note_recorded(amounts)
+        if self._elsewhere or not self._open:
+            self._say_late()
 
     def set_outputs(self, outputs: object) -> None:
-        """What the run produced, as it is now: what is changed later does not show. Written when the run ends."""
-        values, reasons = self._emitter.encode_context({"outputs": outputs})
-        self._outputs = Raw(values["outputs"]), reasons
+        """What the run produced, as it is now: what is changed later does not show. Written when the run ends.
+
+        What a run is told after its end, or by another process than the one that ends it, is written at once.
+        """
+        self._outputs = self._emitter.encode_context({"outputs": outputs})
+        if self._elsewhere or not self._open:
+            self._say_late()
 
     def set_state(self, state: object, /, **fields: object) -> bool:
         """Go to another state: pending, running, paused, completed, failed, cancelled (any case, or an enum's member).
@@ -114,31 +132,36 @@ class Run:
         (from completed to running, to a state there is not) is a WARNING record and changes nothing. Never raises.
         """
         target = state_name(state)
-        error = fields.pop("exc_info", None)
-        if target == "failed" and not isinstance(error, BaseException):
+        error = exception_of(fields.pop("exc_info", None))
+        if target == "failed" and error is None and self._state != "failed":
             error = sys.exc_info()[1]
-        return self._go(target, error if isinstance(error, BaseException) else None, fields)
+        return self._go(target, error, fields)
 
     def __enter__(self) -> Self:
-        self._outside = outside = CURRENT.get()
+        outside = CURRENT.get()
         self._scope = scope = self._scope_under(outside)
-        CURRENT.set(scope)
-        self._go("running", None, {})
+        enter(scope)
+        try:
+            self._go("running", None, {}, outside)
+        except BaseException as error:  # an interrupt, or a full stack: then nobody will leave what was entered
+            leave(self)
+            _UNSAID.append((self, error))
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None:
-            if self._open:
-                self._go("completed", None, {})
-        elif is_failure(error):
-            if self._open or not self._errors:
-                self._go("failed", error, {})
-        elif self._open:
-            self._go("cancelled", error, {})
-        if self._outside is not None and CURRENT.get() is self._scope:
-            CURRENT.set(self._outside)
+        try:
+            if isinstance(error, RecursionError):
+                _need_room(_ROOM)
+            if _UNSAID:
+                _say_unsaid()
+            self._left(error)
+        except RecursionError:  # no room on the stack to say so: whoever is left next does it
+            _UNSAID.append((self, error))
+        finally:
+            leave(self)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -150,7 +173,19 @@ class Run:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _go(self, target: str, error: BaseException | None, fields: Mapping[str, object]) -> bool:
+    def _left(self, error: BaseException | None) -> None:
+        if error is None:
+            if self._open:
+                self._go("completed", None, {})
+        elif is_failure(error):
+            if self._open or not self._errors:
+                self._go("failed", error, {})
+        elif self._open:
+            self._go("cancelled", error, {})
+
+    def _go(
+        self, target: str, error: BaseException | None, fields: Mapping[str, object], outside: Scope | None = None
+    ) -> bool:
         before = self._state
         if target == before and error is None:
             return False
@@ -163,20 +198,29 @@ class Run:
             return self._end(target, scope, error, fields)
         self._state = target
         if target == "running" and self._began is None:
-            self._began = time.monotonic_ns()
-            event = self._started()
-            if fields or self.fields or self._inputs is not None:
-                self._emitter.emit_lifecycle(event, {**self.fields, **fields}, scope)
-            else:
-                self._emitter.push_lifecycle(event, scope)
+            self._start(scope, {**self.fields, **fields}, CURRENT.get() if outside is None else outside)
         else:
-            self._emitter.emit_lifecycle(self._changed(None if before is CREATED else before, target), fields, scope)
+            event = self._changed(None if before is CREATED else before, target)
+            self._emitter.emit_lifecycle(event, fields, scope)
         return True
+
+    def _start(self, scope: Scope, fields: Mapping[str, object], outside: Scope) -> None:
+        self._began = time.monotonic_ns()
+        event = self._started(outside, fields)
+        inputs, self._inputs = self._inputs, None
+        if inputs is not None:
+            for name, value in inputs[0].items():
+                setattr(event, name, Raw(value))
+            self._emitter.emit_lifecycle(event, fields, scope, None, inputs[1])
+        elif fields:
+            self._emitter.emit_lifecycle(event, fields, scope)
+        else:
+            self._emitter.push_lifecycle(event, scope)
 
     def _refuse(self, target: str, scope: Scope, error: BaseException | None) -> bool:
         message = f"{self._name()} cannot go from {self.state} to {target}; it stays {self.state}"
         self._errors = self._errors or error is not None
-        self._emitter.warn(message, {"state_from": self.state, "state_to": target}, scope, error)
+        self._emitter.warn(message, {"state": self.state, "requested_state": target}, scope, error)
         return False
 
     def _end(self, target: str, scope: Scope, error: BaseException | None, fields: Mapping[str, object]) -> bool:
@@ -186,23 +230,41 @@ class Run:
             return self._refuse(target, scope, error)
         self._state = target
         self._duration = took = self._elapsed() or 0.0
+        if self._began is None:
+            self._never_started()
         said: dict[str, Any] = {"duration_seconds": took}
-        reasons: Mapping[str, str] = {}
-        if self._tally is not None:
-            said |= self._tally.sums()
-            said["total_tokens"] = total_tokens(said)
-        if self._outputs is not None:
-            said["outputs"], reasons = self._outputs
+        reasons = self._add_what_it_was_told(said)
         event = self._ended(target, said)
         if error is not None and target == "cancelled":
             event.error_type = describe_type(error)
             error = None
         self._errors = error is not None
-        if fields or self.fields or error is not None or target == "failed" or self._outputs is not None:
+        if fields or self.fields or error is not None or target == "failed" or "outputs" in said:
             self._emitter.emit_lifecycle(event, {**self.fields, **fields}, scope, error, reasons)
         else:
             self._emitter.push_lifecycle(event, scope)
         return True
+
+    def _add_what_it_was_told(self, said: dict[str, Any]) -> Mapping[str, str]:
+        """Tokens and outputs that no line has said yet, and why some of it was replaced."""
+        if self._tally is not None:
+            amounts = self._tally.drain()
+            if amounts:
+                said |= amounts
+                said["total_tokens"] = total_tokens(amounts)
+        outputs, self._outputs = self._outputs, None
+        if outputs is None:
+            return {}
+        said["outputs"] = Raw(outputs[0]["outputs"])
+        return outputs[1]
+
+    def _say_late(self) -> None:
+        """A line of its own for what comes after the end, or beside whoever writes the end."""
+        said: dict[str, Any] = {}
+        reasons = self._add_what_it_was_told(said)
+        if said:
+            scope = self._scope if self._scope is not None else self._scope_under(CURRENT.get())
+            self._emitter.emit_lifecycle(self._changed(None, None), said, scope, None, reasons)
 
     def note_usage(self, event: Struct, fields: Mapping[str, object]) -> None:
         """Told by the logger of an `llm.call.*` or `metrics.execution` event that was emitted inside."""
@@ -226,11 +288,14 @@ class Run:
         """What every line inside carries."""
 
     @abstractmethod
-    def _started(self) -> Struct:
-        """The event of its start."""
+    def _started(self, outside: Scope, fields: Mapping[str, object]) -> Struct:
+        """The event of its start, in the context `outside`, with `fields` beside it."""
+
+    def _never_started(self) -> None:
+        """Told where it ends without a start."""
 
     @abstractmethod
-    def _changed(self, before: str | None, after: str) -> Struct:
+    def _changed(self, before: str | None, after: str | None) -> Struct:
         """The event of a change between states that are no end."""
 
     @abstractmethod
@@ -247,13 +312,40 @@ class Request:
         self.trace_id = trace_id
 
 
+_UNSAID: Final[list[tuple[Run, BaseException | None]]] = []
+"""Runs that were left when the stack was full, and what they were left with."""
+
+
+_ROOM: Final = 100
+"""Frames that writing an end may need."""
+
+
+def _need_room(frames: int) -> None:
+    """Raises RecursionError unless that many more frames fit the stack."""
+    if frames:
+        _need_room(frames - 1)
+
+
+def _say_unsaid() -> None:
+    while True:
+        try:
+            run, error = _UNSAID.pop(0)
+        except IndexError:
+            return
+        run._left(error)
+
+
 def is_failure(error: BaseException) -> bool:
-    """Cancellations, interrupts and exits are not failures; a group is one if it holds any."""
-    kind = type(error)  # not isinstance, which asks the exception
-    if issubclass(kind, BaseExceptionGroup):
-        members = BaseExceptionGroup.exceptions.__get__(error)
-        return any(is_failure(member) for member in members)
-    return issubclass(kind, Exception)
+    """Cancellations, interrupts and exits are not failures; a group is one if it holds any, however deep."""
+    pending = [error]
+    while pending:
+        error = pending.pop()
+        kind = type(error)  # not isinstance, which asks the exception
+        if issubclass(kind, BaseExceptionGroup):
+            pending += BaseExceptionGroup.exceptions.__get__(error)
+        elif issubclass(kind, Exception):
+            return True
+    return False
 
 
 def total_tokens(amounts: Mapping[str, Any]) -> Any:

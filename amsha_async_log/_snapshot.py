@@ -32,6 +32,7 @@ __all__ = [
     "describe",
     "describe_type",
     "encode",
+    "encode_named",
     "encode_values",
     "event_fields",
     "hides_not_finite",
@@ -115,6 +116,7 @@ def _has_not_finite(value: object, depth: int) -> bool:
 def try_fields(fields: Mapping[Any, object], limit: int) -> bytes:
     """The encoded fields where nothing is wrong with them, else nothing."""
     try:
+        "".join(fields)  # names only: an enumeration's member is written as its value, which no check here has seen
         if RESERVED.isdisjoint(fields) and DEGRADED not in fields:
             body = encode(fields)
             if not needs_a_look(body, None, limit) and not (b"null" in body and hides_not_finite(body, fields)):
@@ -122,6 +124,15 @@ def try_fields(fields: Mapping[Any, object], limit: int) -> bytes:
     except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
         return b""
     return b""
+
+
+def encode_named(fields: Mapping[Any, object]) -> bytes:
+    """As `try_encode`, for fields whose names may be anything: nothing if one of them is no text."""
+    try:
+        "".join(fields)
+        return encode(fields)
+    except Exception:  # noqa: BLE001 - as there
+        return b""
 
 
 def try_encode(value: object) -> bytes:

@@ -74,6 +74,8 @@ class _Segment:
         self.began = now
         """Unix seconds at which the file was begun, as its first line says."""
         self.torn_bytes = 0
+        self.opened = False
+        """Its opening lines are written."""
         self.sealed = False
         self.folder_synced = False
         self.lines = 0
@@ -253,6 +255,7 @@ class SegmentWriter:
             self._open_file()
         self._let_go()
         self.segment.flush()
+        self.segment.opened = True
 
     def append(self, chunk: bytes, lines: int, records: int) -> None:
         """Write `chunk`, `lines` whole lines of which `records` are user records, and count it.
@@ -273,7 +276,9 @@ class SegmentWriter:
     def rotate(self) -> None:
         """Close the segment, rename it, begin the next, delete what retention does not keep."""
         segment = self._segment
-        if segment is not None:
+        if (
+            segment is not None and segment.opened
+        ):  # else it is the next one, whose opening lines are to be gone on with
             if not segment.sealed:
                 self._checked(segment)
             self._seal(segment)

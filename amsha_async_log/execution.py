@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
@@ -24,6 +25,7 @@ _CALLS_AGAIN: Final = frozenset({"llm.call.retried", "llm.call.rate_limited"})
 _STEP_ONCE: Final = {"steps": 1}
 _STEP_AGAIN: Final = {"steps": 1, "retries": 1}
 _AGAIN: Final = {"retries": 1}
+_MOST_DEPENDENCIES: Final = 10_000
 _LONG_IDS: Final = 200
 """Bytes above which ids are checked against the limit of a record."""
 
@@ -72,8 +74,9 @@ class Execution(Run):
         max_retries: int | None,
         fields: dict[str, object],
     ) -> None:
-        own_id = "" if execution_id else uuid7()
-        self.execution_id: str = execution_id or own_id
+        given = execution_id is not None and not (type(execution_id) is str and execution_id == "")
+        own_id = "" if given else uuid7()
+        self.execution_id: str = execution_id if execution_id is not None and given else own_id
         """A UUID of version 7, or the caller's own id."""
         self.crew_name: str = crew_name
         self.trace_id: str = own_id.replace("-", "")
@@ -86,8 +89,11 @@ class Execution(Run):
         self._calls = Tally()
         self._reported: Mapping[str, Any] = {}
         super().__init__(emitter, fields)
-        if inputs is not None or depends_on:
-            self._inputs = inputs, depends_on
+        told: dict[str, object] = {} if inputs is None else {"inputs": inputs}
+        if type(depends_on) is not tuple or depends_on:
+            told["depends_on"] = _names(depends_on)
+        if told:
+            self._inputs = emitter.encode_context(told)
 
     def step(self, kind: str, name: str, /, **fields: object) -> "Step":
         """A step of this execution (`kind`: task, agent, tool, ...), to be entered. Steps nest by being entered.
@@ -124,7 +130,7 @@ class Execution(Run):
 
     def note_started(self, attempt: object, *, step: bool) -> None:
         """It, or a step of it, has started."""
-        if type(attempt) is int and attempt > 1:
+        if (type(attempt) is int or type(attempt) is float) and attempt > 1:
             self._counts.add(_STEP_AGAIN if step else _AGAIN)
         elif step:
             self._counts.add(_STEP_ONCE)
@@ -168,8 +174,7 @@ class Execution(Run):
             self._scope = self._scope_under(CURRENT.get())
         return self._scope
 
-    def _started(self) -> Struct:
-        outside = self._outside if self._outside is not None else CURRENT.get()
+    def _started(self, outside: Scope, fields: Mapping[str, object]) -> Struct:
         around = _execution_of(outside.run)
         if around is self:
             around = None
@@ -179,18 +184,18 @@ class Execution(Run):
             self.trace_id = outside.run.trace_id
         elif not self.trace_id:
             self.trace_id = trace_id_of(_text_of(self.execution_id))
-        self.note_started(self._attempt, step=False)
-        inputs, depends_on = self._inputs or (None, ())
+        self.note_started(fields.get("attempt", self._attempt), step=False)
+        parent_id = self._parent_id
+        if parent_id is None and around is not None:
+            parent_id = around.execution_id
         return events.ExecutionStarted(
-            parent_execution_id=self._parent_id or (around.execution_id if around else None),
-            depends_on=depends_on,
-            inputs=inputs,
+            parent_execution_id=parent_id,
             attempt=self._attempt,
             max_retries=self._max_retries,
             trace_id=None if "trace_id" in outside.fields else self.trace_id,  # then it is on the line already
         )
 
-    def _changed(self, before: str | None, after: str) -> Struct:
+    def _changed(self, before: str | None, after: str | None) -> Struct:
         return events.ExecutionStateChanged(state_from=before, state_to=after, status=after)
 
     def _ended(self, state: str, said: Mapping[str, Any]) -> Any:
@@ -235,19 +240,19 @@ class Step(Run):
         context = self.execution._scope or self.execution.scope()
         return context.with_step(b'"%b"' % self.step_id.encode(), self)
 
-    def _started(self) -> Struct:
-        parent = self._parent
-        outer = self._outside
-        if parent is None and outer is not None:
-            around = outer.run
-            if isinstance(around, Step) and around.execution is self.execution:
-                parent = around
-        self.execution.note_started(self.fields.get("attempt"), step=True)
+    def _started(self, outside: Scope, fields: Mapping[str, object]) -> Struct:
+        parent, around = self._parent, outside.run
+        if parent is None and isinstance(around, Step) and around.execution is self.execution:
+            parent = around
+        self.execution.note_started(fields.get("attempt"), step=True)
         return events.StepStarted(
             step_kind=self.kind, step_name=self.name, parent_step_id=parent.step_id if parent else None
         )
 
-    def _changed(self, before: str | None, after: str) -> Struct:
+    def _never_started(self) -> None:
+        self.execution.note_started(None, step=True)
+
+    def _changed(self, before: str | None, after: str | None) -> Struct:
         return events.StepStateChanged(
             step_kind=self.kind, step_name=self.name, state_from=before, state_to=after, status=after
         )
@@ -273,6 +278,18 @@ def _execution_of(run: object) -> Execution | None:
     if isinstance(run, Step):
         return run.execution
     return run if isinstance(run, Execution) else None
+
+
+def _names(depends_on: Any) -> object:
+    """Ids as a list, whatever they were iterated from; a single one may be given as it is."""
+    if isinstance(depends_on, str):
+        return [depends_on]
+    if isinstance(depends_on, list | tuple | set | frozenset):
+        return depends_on
+    try:
+        return list(islice(iter(depends_on), _MOST_DEPENDENCIES))
+    except Exception:  # noqa: BLE001 - nothing that can be iterated: shown as it is
+        return depends_on
 
 
 def _text_of(execution_id: object) -> str:

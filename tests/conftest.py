@@ -55,6 +55,7 @@ def _nothing_blocks_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         with blockbuster.blockbuster_ctx() as checks:
             for check in checks.functions.values():  # options are read once, before there is a thread that could do it
                 check.can_block_in("_config_file.py", {"_of_project", "_read"})
+                check.can_block_in("_pipeline.py", {"_absolute"})
             checks.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
             checks.functions["os.fsync"] = blockbuster.BlockBusterFunction(os, "fsync").activate()
             return run(runner, *args, **kwargs)

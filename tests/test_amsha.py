@@ -252,6 +252,30 @@ def test_place_that_cannot_be_written_is_found_out_on_a_loop_too(
     home.parent.unlink()
 
 
+UNREADABLE = """
+import os
+from amsha_async_log.amsha import get_logger
+os.setgid(65534); os.setuid(65534)
+get_logger().info("hello")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+def test_folder_that_may_not_be_searched_leaves_the_console(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o755)
+    (tmp_path / "closed" / ".Nibandha").mkdir(mode=0o700)
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", UNREADABLE], cwd=tmp_path / "closed", capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    said, shown = done.stderr.splitlines()
+    assert "logs to the console only" in said
+    assert shown.endswith("hello")
+
+
 READ_ONLY = """
 import os
 from amsha_async_log.amsha import get_logger
@@ -703,3 +727,50 @@ def test_forked_child_logs_into_a_file_beside(home: Path) -> None:
         "child",
         "parent",
     ]
+
+
+def test_files_of_earlier_days_go_to_the_archive_at_the_next_start(home: Path) -> None:
+    configure(home, archive_retention_days=30)
+    data = home / "logs" / "data"
+    for day in ("2020-01-01", "2020-01-02"):
+        amsha.get_logger().info(day)
+        amsha.reset_logger()
+        (today,) = data.glob("2*.log")
+        today.rename(data / f"{day}.log")
+        os.utime(data / f"{day}.log", (1e9, 1e9))
+        (data / "notes.log").write_text("mine")
+    amsha.get_logger().info("today")
+    assert sorted(path.name.split(".")[0] for path in archives(home)) == ["2020-01-01", "2020-01-02"]
+    assert {path.name for path in data.iterdir()} == {"notes.log", f"{time.strftime('%Y-%m-%d')}.log"}
+    assert amsha.cleanup_old_archives() == 2
+
+
+def test_file_that_another_process_writes_is_not_archived(home: Path) -> None:
+    configure(home)
+    (home / "logs" / "data").mkdir(parents=True)
+    with open_log(home / "logs" / "data" / "other.log", console=False) as other:
+        other.info("mine")
+        other.flush()
+        amsha.get_logger()
+        assert archives(home) == []
+
+
+def test_working_directory_that_is_gone_leaves_the_console(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    amsha.get_logger().info("hello")
+    said, shown = capsys.readouterr().err.splitlines()
+    assert "cannot write" in said
+    assert shown.endswith("hello")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_configuration_nested_too_deep_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home.parent / "config").mkdir(parents=True)
+    (home.parent / "config" / "rotation_config.json").write_text("[" * 100_000)
+    amsha.get_logger()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "rotation_config.json" in said

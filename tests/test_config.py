@@ -352,3 +352,16 @@ def test_number_of_seconds_too_large_for_a_clock_is_refused_or_works(
         assert log.close().ok
     finally:
         log.close(timeout_s=5)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "option", "value"),
+    [
+        ("AMSHA_LOG_LEVEL", "20", "level", "INFO"),
+        ("AMSHA_LOG_LEVEL", " debug ", "level", "DEBUG"),
+        ("AMSHA_LOG_CONSOLE", "0", "console", False),
+        ("AMSHA_LOG_CONSOLE", "1", "console", True),
+    ],
+)
+def test_variable_is_understood_as_people_write_it(variable: str, text: str, option: str, value: object) -> None:
+    assert getattr(build_config({}, {variable: text}), option) == value

@@ -77,7 +77,7 @@ def test_named_file_stands_instead_of_pyproject(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[tool.other]\nx = 1\n", "[tool]\namsha_async_log = 5\n", "# amsha_async_log\n", "this is no TOML at all ["],
+    ["", "[tool.other]\nx = 1\n", "# amsha_async_log\n", "this is no TOML at all ["],
 )
 def test_pyproject_that_does_not_concern_the_log_is_left_alone(folder: Path, text: str) -> None:
     (folder / "pyproject.toml").write_text(text)
@@ -111,6 +111,19 @@ def test_wrong_option_is_said_with_file_and_table(folder: Path, line: str, said:
 def test_named_file_that_is_no_toml_is_an_error(folder: Path, content: bytes) -> None:
     (folder / "log.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"^configuration file log.toml: is no TOML: "):
+        build_config({}, {}, config_file="log.toml")
+
+
+@pytest.mark.parametrize("text", ["[tool]\namsha_async_log = 5\n", "[[tool.amsha_async_log]]\nlevel = 'INFO'\n"])
+def test_options_that_are_no_table_are_an_error(folder: Path, text: str) -> None:
+    (folder / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"pyproject.toml: tool.amsha_async_log=.*: allowed is a table"):
+        build_config({}, {})
+
+
+def test_file_nested_too_deep_is_an_error(folder: Path) -> None:
+    (folder / "log.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigError, match="is no TOML"):
         build_config({}, {}, config_file="log.toml")
 
 

@@ -97,7 +97,9 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-NAMED_TESTS = sorted({match for page in PAGES for match in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text())})
+NAMED_TESTS = sorted(
+    {match for page in PAGES for match in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text())}
+)
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED_TESTS)

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextvars
+import gc
 import re
+import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Lines, user_fields, user_lines
 
-from amsha_async_log import current_execution
+from amsha_async_log import current_execution, reader
 from amsha_async_log._context import CURRENT, ROOT, uuid7
 from amsha_async_log._pipeline import Log
 
@@ -833,3 +836,243 @@ def test_tree_of_steps_is_rebuilt_from_the_lines(opened: Callable[..., Log], tmp
         assert line["event"] != "log" or line["step_id"] == line["step_seen"]
     started = [line["step_id"] for line in lines if line["event"] == "step.started"]
     assert sorted(started) == sorted(line["step_id"] for line in lines if line["event"] == "step.completed")
+
+
+# -- what goes wrong while a run is entered or left --------------------------------------------------------------------
+
+
+def recurse(run: Any, depth: int = 0) -> None:
+    with run.step("agent", f"a{depth}"):
+        recurse(run, depth + 1)
+
+
+def test_stack_overflow_inside_leaves_no_context_behind(log: Log) -> None:
+    with pytest.raises(RecursionError), log.execution("crew") as run:
+        recurse(run)
+    assert CURRENT.get() is ROOT
+
+
+def test_steps_that_had_no_room_to_end_are_ended_afterwards(log: Log, log_path: Path) -> None:
+    with pytest.raises(RecursionError), log.execution("crew", execution_id="e1") as run:
+        recurse(run)
+    assert log.close().ok
+    detail = reader.detail("e1", log_path)
+    assert detail is not None
+    assert detail.complete
+    assert {step.status for step in detail.steps} <= {"failed", "completed"}
+
+
+def test_group_nested_deeply_passes_through_unchanged(log: Log, lines: Lines) -> None:
+    group: Exception = ValueError("inner")
+    for _ in range(3000):
+        group = ExceptionGroup("g", [group])
+    with pytest.raises(ExceptionGroup) as raised, log.execution("crew"):
+        raise group
+    assert raised.value is group
+    assert lines()[-1]["event"] == "execution.failed"
+
+
+def test_inner_run_that_was_never_left_does_not_outlive_the_outer_one(log: Log, lines: Lines) -> None:
+    with log.execution("outer"):
+        log.execution("inner").__enter__()
+    assert CURRENT.get() is ROOT
+    log.info("outside")
+    assert "execution_id" not in lines()[-1]
+
+
+def test_generator_that_outlives_the_block_around_it_leaves_no_context(log: Log) -> None:
+    def produce() -> Iterator[int]:
+        with log.execution("inner"):
+            yield 1
+
+    generator = produce()
+    with log.execution("outer"):
+        next(generator)
+    assert CURRENT.get() is ROOT
+    generator.close()  # type: ignore[attr-defined]
+    assert CURRENT.get() is ROOT
+
+
+def test_run_entered_twice_leaves_no_context(log: Log, lines: Lines) -> None:
+    with log.execution("crew") as run:
+        with run:
+            log.info("inside")
+        assert current_execution() is run
+    assert CURRENT.get() is ROOT
+    assert [line["event"] for line in lines()] == ["execution.started", "log", "execution.completed"]
+
+
+def test_execution_entered_by_two_tasks_leaves_no_context_in_either(log: Log) -> None:
+    async def work(run: Any, seconds: float) -> bool:
+        async with run:
+            await asyncio.sleep(seconds)
+        return current_execution() is None
+
+    async def main() -> list[bool]:
+        run = log.execution("crew")
+        return await asyncio.gather(work(run, 0.001), work(run, 0.01))
+
+    assert asyncio.run(main()) == [True, True]
+
+
+def test_interrupt_while_entering_leaves_no_context(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any) -> bool:
+        raise KeyboardInterrupt
+
+    run = log.execution("crew")
+    monkeypatch.setattr(run, "_go", interrupt)
+    with pytest.raises(KeyboardInterrupt), run:
+        pass
+    assert CURRENT.get() is ROOT
+
+
+def test_task_started_inside_does_not_keep_what_was_around(log: Log) -> None:
+    kept: list[weakref.ref[Any]] = []
+
+    async def linger(stop: asyncio.Event) -> None:
+        await stop.wait()
+
+    async def main() -> bool:
+        stop = asyncio.Event()
+        with log.execution("outer") as outer:
+            kept.append(weakref.ref(outer))
+            with log.execution("inner"):
+                task = asyncio.create_task(linger(stop))
+        del outer
+        deadline = time.monotonic() + 10
+        while kept[0]() is not None and time.monotonic() < deadline:
+            gc.collect()  # does nothing while another thread collects
+            await asyncio.sleep(0)
+        gone = kept[0]() is None
+        stop.set()
+        await task
+        return gone
+
+    assert asyncio.run(main())
+
+
+class Weak(dict[str, Any]):
+    """A dict that can be referred to weakly."""
+
+
+def test_finished_execution_keeps_neither_inputs_nor_outputs(log: Log) -> None:
+    inputs, outputs = Weak(n=1), Weak(n=2)
+    references = [weakref.ref(inputs), weakref.ref(outputs)]
+    with log.execution("crew", inputs=inputs) as run:
+        run.set_outputs(outputs)
+    del inputs, outputs
+    assert [reference() for reference in references] == [None, None]
+    assert run.state == "completed"
+
+
+def test_inputs_are_as_they_were_when_they_were_given(log: Log, lines: Lines) -> None:
+    inputs = {"topic": "given"}
+    run = log.execution("crew", inputs=inputs)
+    inputs["topic"] = "changed"
+    with run:
+        pass
+    assert lines()[0]["inputs"] == {"topic": "given"}
+
+
+class NoTruth:
+    """As an array or a missing value: neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+
+@pytest.mark.parametrize(
+    "option", ["execution_id", "parent_execution_id", "depends_on", "inputs", "attempt", "max_retries"]
+)
+def test_value_that_is_neither_true_nor_false_raises_nothing(log: Log, lines: Lines, option: str) -> None:
+    with log.execution("crew", **{option: NoTruth()}):
+        pass
+    assert [line["event"] for line in lines()] == ["execution.started", "execution.completed"]
+
+
+@pytest.mark.parametrize(
+    ("depends_on", "written"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (iter(["a", "b"]), ["a", "b"]),
+        ({"a": 1, "b": 2}.keys(), ["a", "b"]),
+        (map(str, [1, 2]), ["1", "2"]),
+        ("a", ["a"]),
+    ],
+    ids=["list", "iterator", "keys", "map", "text"],
+)
+def test_dependencies_may_be_any_iterable(log: Log, lines: Lines, depends_on: Any, written: list[str]) -> None:
+    with log.execution("crew", depends_on=depends_on):
+        pass
+    assert lines()[0]["depends_on"] == written
+
+
+def test_field_named_as_what_a_run_says_of_itself_gets_an_underscore(log: Log, lines: Lines) -> None:
+    with log.execution("crew", status="mine", duration_seconds=99) as run, run.step("task", "t", step_name="x"):
+        pass
+    seen = lines()
+    assert (seen[-1]["status"], seen[-1]["status_"], seen[-1]["duration_seconds_"]) == ("completed", "mine", 99)
+    assert (seen[1]["step_name"], seen[1]["step_name_"]) == ("t", "x")
+
+
+# -- what comes late ---------------------------------------------------------------------------------------------------
+
+
+def test_tokens_and_outputs_told_after_the_end_are_in_the_files(log: Log, log_path: Path) -> None:
+    with log.execution("crew", execution_id="e1") as run:
+        with run.step("llm", "call") as step:
+            step.record_tokens(1)
+        step.record_tokens(10, 5, 0.5)
+        step.set_outputs("late")
+    run.record_tokens(100)
+    run.set_outputs({"n": 1})
+    assert log.close().ok
+    detail = reader.detail("e1", log_path)
+    assert detail is not None
+    assert (detail.execution.total_tokens, detail.execution.cost_usd, detail.execution.status) == (
+        116,
+        0.5,
+        "completed",
+    )
+    assert (detail.execution.outputs, detail.steps[0].outputs) == ({"n": 1}, "late")
+    assert [state.state_to for state in detail.states] == ["running", "completed"]
+    assert run.summary().total_tokens == 116
+
+
+def test_tokens_recorded_while_a_run_ends_are_told_once(log: Log, log_path: Path) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(50):
+            run = log.execution("crew", execution_id=f"e{number}")
+            run.set_state("running")
+            threads = [
+                threading.Thread(target=lambda run=run: [run.record_tokens(1) for _ in range(100)]) for _ in range(2)
+            ]
+            for thread in threads:
+                thread.start()
+            run.set_state("completed")
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert log.close().ok
+    assert {execution.total_tokens for execution in reader.executions(log_path)} == {200}
+
+
+def test_step_cancelled_before_it_started_is_one_step(log: Log, log_path: Path) -> None:
+    with log.execution("crew") as run:
+        run.step("task", "t").set_state("cancelled")
+    assert log.close().ok
+    (execution,) = reader.executions(log_path)
+    assert (execution.steps, run.summary().steps) == (1, 1)
+
+
+def test_carried_coroutine_runs_in_the_context_it_was_made_in(log: Log) -> None:
+    async def which() -> Any:
+        await asyncio.sleep(0)
+        return current_execution()
+
+    with log.execution("crew") as run:
+        carried = log.carry(which)
+    assert asyncio.run(carried()) is run

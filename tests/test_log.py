@@ -1,6 +1,8 @@
 """The log as a whole: flush, loss declared in the file, durability, levels of detail of `stats`, healing on open."""
 
 import asyncio
+import enum
+import errno
 import json
 import os
 import signal
@@ -442,3 +444,90 @@ def test_rotation_is_not_due_of_a_young_and_small_log(opened: Callable[..., Log]
     log.info("first")
     log.flush()
     assert not log.rotation_due()
+
+
+# -- where the file is -------------------------------------------------------------------------------------------------
+
+
+def test_log_opened_with_a_relative_path_stays_where_it_was(
+    opened: Callable[..., Log], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path)
+    log = opened("logs/app.jsonl")
+    for folder in ("work", "..", "work"):
+        os.chdir(folder)
+        log.info("here", folder=folder)
+        assert log.flush()
+    os.rmdir(tmp_path / "work")
+    log.info("gone")
+    assert log.close().ok
+    assert len(user_lines(tmp_path / "logs" / "app.jsonl")) == 4
+    assert reader.verify(tmp_path / "logs").ok
+
+
+def test_path_that_can_never_be_written_is_said_at_once_on_a_loop(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run(
+        """
+        import asyncio, sys
+        from amsha_async_log import open_log
+        async def main():
+            log = open_log(sys.argv[1] + "/file/app.jsonl", console=False)
+            while log.stats().sink_ok:
+                await asyncio.sleep(0.001)
+            print(log.stats().sink_error)
+        asyncio.run(main())
+        """,
+        tmp_path,
+    )
+    assert "Not a directory" in done.stdout
+    assert "cannot write" in done.stderr
+
+
+def test_disk_that_is_full_during_a_rotation_leaves_a_file_that_verifies(
+    opened: Callable[..., Log], log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = opened()
+    log.info("first")
+    assert log.flush()
+    real, failed = os.write, []
+
+    def write(fd: int, data: Any) -> int:
+        if bytes(data[:40]).startswith(b'{"event":"log.segment_opened"') and not failed:
+            failed.append(True)
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data)
+
+    monkeypatch.setattr("amsha_async_log._writer.os.write", write)
+    assert log.rotate()
+    log.info("second")
+    assert log.close().ok
+    assert failed == [True]
+    verdict = reader.verify(log_path)
+    assert verdict.ok, verdict.findings
+    assert len(list(log_path.parent.iterdir())) == 2
+
+
+def test_loggers_without_end_do_not_pile_up(opened: Callable[..., Log]) -> None:
+    log = opened()
+    for number in range(5000):
+        log.child(f"request-{number}").debug("not kept")
+    assert len(log._core.gates._inheriting) < 10
+    kept = log.child("kept")
+    log.set_level("DEBUG")
+    assert kept.level == "DEBUG"
+
+
+@pytest.mark.parametrize("name", ["seq", "level", "execution_id", "other"])
+def test_member_of_an_enumeration_as_a_name_doubles_no_key(
+    opened: Callable[..., Log], log_path: Path, name: str
+) -> None:
+    member = enum.Enum("Name", {"MEMBER": name}).MEMBER  # type: ignore[attr-defined]
+    log = opened()
+    with log.execution("crew"):
+        log.info("x", extra={member: 99, "good": 1})
+        log.forward(20, "x", (), {member: 99, "good": 1})
+    assert log.close().ok
+    assert [line["good"] for line in user_lines(log_path) if line["event"] == "log"] == [1, 1]
+    assert reader.verify(log_path).ok

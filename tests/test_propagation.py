@@ -300,3 +300,42 @@ def test_http_callee_is_part_of_the_tree(log: Log, lines: Lines) -> None:
         server.server_close()
     callee = next(line for line in lines() if line["event"] == "execution.started" and line["crew_name"] == "callee")
     assert (callee["parent_execution_id"], callee["trace_id"]) == (run.execution_id, run.trace_id)
+
+
+def test_context_joined_by_several_tasks_at_once_leaks_into_none(log: Log) -> None:
+    joined = log.extract({"amsha-execution-id": "sent"})
+
+    async def work(number: int, seconds: float) -> bool:
+        async with log.execution("crew") as run:
+            async with joined:
+                await asyncio.sleep(seconds)
+            return current_execution() is run
+
+    async def main() -> list[bool]:
+        return await asyncio.gather(work(1, 0.001), work(2, 0.01))
+
+    assert asyncio.run(main()) == [True, True]
+
+
+def test_context_joined_inside_itself_is_left_twice(log: Log) -> None:
+    joined = log.extract({"amsha-execution-id": "sent"})
+    with joined, joined:
+        pass
+    assert CURRENT.get() is ROOT
+
+
+def test_tokens_recorded_by_who_only_joined_are_in_the_files(log: Log, log_path: Path) -> None:
+    with log.execution("crew", execution_id="e1") as run, run.step("task", "t"):
+        carrier = log.inject({})
+    for _ in range(3):
+        with log.extract(carrier) as joined:
+            assert joined is not None
+            joined.record_tokens(1000, 500, 0.5)
+    assert log.close().ok
+    (execution,) = reader.executions(log_path)
+    assert (execution.total_tokens, execution.cost_usd, execution.steps, execution.status) == (
+        4500,
+        1.5,
+        1,
+        "completed",
+    )

@@ -408,3 +408,24 @@ def test_boot_is_not_compared_where_there_is_no_boot_id(log: Log, monkeypatch: p
     _lock._machine.cache_clear()
     assert only(log).status == "killed"
     _lock._machine.cache_clear()
+
+
+def test_links_and_copies_of_a_log_tell_nothing_twice(tmp_path: Path) -> None:
+    import os
+    import shutil
+
+    from amsha_async_log import open_log
+
+    path = tmp_path / "app.jsonl"
+    with open_log(path, console=False) as log, log.execution("crew") as run, run.step("task", "t", attempt=2) as step:
+        step.record_tokens(10, 5)
+        log.error("once")
+    (alone,) = reader.executions(path)
+    os.symlink("app.jsonl", tmp_path / "latest.jsonl")
+    os.link(path, tmp_path / "hard.jsonl")
+    (tmp_path / "copies").mkdir()
+    shutil.copy(path, tmp_path / "copies" / "app.jsonl")
+    assert reader.executions(tmp_path) == [alone]
+    detail = reader.detail(alone.execution_id, tmp_path)
+    assert detail is not None
+    assert len(detail.records) == 5

@@ -140,7 +140,7 @@ def test_impossible_change_is_a_warning_and_changes_nothing(log: Log, lines: Lin
     warning = lines()[-1]
     assert (warning["event"], warning["level"], warning["execution_id"]) == ("log", "WARNING", run.execution_id)
     assert warning["message"] == "execution cannot go from completed to running; it stays completed"
-    assert (warning["state_from"], warning["state_to"]) == ("completed", "running")
+    assert (warning["state"], warning["requested_state"]) == ("completed", "running")
 
 
 @pytest.mark.parametrize("state", ["done", "", None, 7, object(), ["running"]])
@@ -271,6 +271,49 @@ def test_any_sequence_of_changes_keeps_to_the_table(
     (tmp_path / "any.jsonl").unlink()
     assert [line["level"] for line in seen] == expected
     assert CURRENT.get() is ROOT
+
+
+def test_refused_change_is_no_state_to_readers(log: Log, log_path: Path) -> None:
+    run = log.execution("crew", execution_id="e1")
+    assert not run.set_state("completed")
+    assert not run.set_state("nonsense")
+    log.flush()
+    (execution,) = reader.executions(log_path)
+    assert execution.status == "running"
+
+
+def exc_info() -> Any:
+    try:
+        raise ValueError("why")
+    except ValueError:
+        return sys.exc_info()
+
+
+@pytest.mark.parametrize("form", [1, 0])
+def test_failure_takes_every_form_of_exc_info(log: Log, lines: Lines, form: int) -> None:
+    info = exc_info()
+    with log.execution("crew") as run:
+        run.set_state("failed", exc_info=info if form else info[1])
+    assert lines()[1]["error_message"] == "why"
+
+
+def test_failure_told_twice_while_an_exception_is_handled_is_told_once(log: Log, lines: Lines) -> None:
+    with log.execution("crew") as run:
+        try:
+            raise ValueError
+        except ValueError:
+            assert run.set_state("failed")
+            assert not run.set_state("failed")
+    assert [line["level"] for line in lines()] == ["INFO", "ERROR"]
+
+
+def test_attempt_told_with_the_start_counts_as_a_retry(log: Log, log_path: Path) -> None:
+    run = log.execution("crew")
+    run.set_state("running", attempt=2)
+    run.set_state("completed")
+    log.flush()
+    (execution,) = reader.executions(log_path)
+    assert (execution.retries, run.summary().retries) == (1, 1)
 
 
 # -- summary -----------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class _Service:
     """Amsha's log while it is in use: the handler on the logger `Amsha`, and what it writes to."""
 
     def __init__(self) -> None:
-        self.home = Path(ROOT).absolute() / NAME
+        self.home = _home()
         self.rotation = _rotation_or_defaults()
         self.layout: DatedLayout | None = None
         path = self.home / "logs" / f"{NAME}.log"
@@ -49,6 +49,7 @@ class _Service:
                 self.home / rotation.log_data_dir, self.home / rotation.archive_dir, rotation.timestamp_format
             )
             path = self.layout.active(time.time())
+            self.layout.archive_left_over(path)
         self.log: Log | None = self._open(path)
         self.handler: logging.Handler
         if self.log is not None:
@@ -157,7 +158,7 @@ def cleanup_old_archives() -> int:
     rotation = get_rotation_config() if service is None else service.rotation
     if not rotation.archive_retention_days:
         return 0
-    home = Path(ROOT).absolute() / NAME if service is None else service.home
+    home = _home() if service is None else service.home
     return delete_archives(home / rotation.archive_dir, rotation.archive_retention_days * _DAY_S, time.time())
 
 
@@ -214,6 +215,18 @@ def _level_of_environment() -> int:
         return logging.INFO
 
 
+def _home() -> Path:
+    """Where Amsha's files are: below the folder that is current now."""
+    return Path(os.path.join(_working_directory(), ROOT, NAME))
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # deleted
+        return ""
+
+
 def _rotation_or_defaults() -> RotationConfig:
     try:
         return load_rotation_config(Path(ROOT) / "config")
@@ -228,10 +241,12 @@ def _not_writable(path: Path) -> str:
     Asked beforehand because on a thread that runs an event loop opening a log does not wait for the answer.
     """
     place = path
-    while not place.exists():
+    while not os.path.exists(place):  # which asks without raising
+        if place == place.parent:
+            return "the working directory is gone"
         place = place.parent
     if place == path:
-        return "" if path.is_file() and os.access(path, os.W_OK) else "not a file that may be written"
-    if not place.is_dir():
+        return "" if os.path.isfile(path) and os.access(path, os.W_OK) else "not a file that may be written"
+    if not os.path.isdir(place):
         return f"{place} is not a folder"
     return "" if os.access(place, os.W_OK | os.X_OK) else f"no permission to write in {place}"

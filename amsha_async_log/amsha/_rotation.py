@@ -1,5 +1,6 @@
 """How Amsha's log is rotated: the file that says so, and where active and archived files are."""
 
+import contextlib
 import json
 import math
 import os
@@ -58,13 +59,13 @@ def load_rotation_config(folder: Path) -> RotationConfig:
 
     Raises `ConfigError` naming file, option and what is allowed, `MissingExtraError` for YAML without PyYAML.
     """
-    path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    path = next((folder / name for name in _NAMES if os.path.isfile(folder / name)), None)
     if path is None:
         return RotationConfig()
     try:
         text = path.read_text(encoding="utf-8")
         said = json.loads(text) if path.suffix == ".json" else _load_yaml(text, path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise ConfigError(f"cannot read {path}: {reason}; rotation stays off") from error
     if said is None:  # an empty file
@@ -139,6 +140,38 @@ class DatedLayout(Layout):
         self.archive.mkdir(parents=True, exist_ok=True)
         return rotated_path(path, now, self.archive)
 
+    def archive_left_over(self, active: Path) -> None:
+        """Move what earlier days or runs left beside `active` to the archive: files of a log that nobody writes."""
+        for path in _written_by_a_log(self._data):
+            if path != active and not _is_written(path):
+                with contextlib.suppress(OSError):  # another process may be doing the same
+                    os.rename(path, self.rotated(path, path.stat().st_mtime))
+
+
+def _is_written(path: Path) -> bool:
+    """Does a process hold the lock of the writer? Unknown counts as yes."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:  # pragma: no cover - Windows
+        return True
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _written_by_a_log(folder: Path) -> list[Path]:
+    """The files in `folder` that a log began, by name; those that cannot be read are left aside."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                if file.read(len(HEADER_START)) == HEADER_START:
+                    found.append(path)
+    return found
+
 
 def delete_archives(folder: Path, older_than_s: float, now: float) -> int:
     """Delete the archives in `folder` last written more than `older_than_s` before `now`. Returns how many.
@@ -146,19 +179,9 @@ def delete_archives(folder: Path, older_than_s: float, now: float) -> int:
     Only files that a log began. One that cannot be read or deleted is left.
     """
     deleted = 0
-    try:
-        candidates = sorted(folder.glob(f"*{SUFFIX}"))
-    except OSError:
-        return 0
-    for path in candidates:
-        try:
-            if now - path.stat().st_mtime <= older_than_s:
-                continue
-            with path.open("rb") as file:
-                ours = file.read(len(HEADER_START)) == HEADER_START
-            if ours:
+    for path in _written_by_a_log(folder):
+        with contextlib.suppress(OSError):  # taken by somebody else meanwhile, or not ours to delete
+            if now - path.stat().st_mtime > older_than_s:
                 path.unlink()
                 deleted += 1
-        except OSError:  # taken by somebody else meanwhile, or not ours to touch
-            continue
     return deleted

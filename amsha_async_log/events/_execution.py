@@ -59,13 +59,16 @@ class ExecutionStarted(Event, tag="execution.started", kw_only=True):
 
 
 class ExecutionStateChanged(Event, tag="execution.state_changed", kw_only=True):
-    """An execution is `pending`, `paused`, or `running` again. Written by `run.set_state(...)`."""
+    """An execution is `pending`, `paused`, or `running` again. Written by `run.set_state(...)`.
+
+    Without `state_to` it carries tokens or outputs that it was told of after its end, or by a process that joined it.
+    """
 
     state_from: str | None = None
     """The state before; left out where there was none."""
-    state_to: str
+    state_to: str | None = None
     """The state it is in now."""
-    status: str
+    status: str | None = None
     """As `state_to`."""
 
 
@@ -128,7 +131,10 @@ class StepStarted(Event, tag="step.started", kw_only=True):
 
 
 class StepStateChanged(Event, tag="step.state_changed", kw_only=True):
-    """A step is `pending`, `paused`, or `running` again. Written by `step.set_state(...)`."""
+    """A step is `pending`, `paused`, or `running` again. Written by `step.set_state(...)`.
+
+    Without `state_to` it carries tokens or outputs that it was told of after its end, or by a process that joined it.
+    """
 
     step_kind: str
     """What it is: `task`, `agent`, `tool`, `llm`, ..."""
@@ -136,9 +142,9 @@ class StepStateChanged(Event, tag="step.state_changed", kw_only=True):
     """Which one it is."""
     state_from: str | None = None
     """The state before; left out where there was none."""
-    state_to: str
+    state_to: str | None = None
     """The state it is in now."""
-    status: str
+    status: str | None = None
     """As `state_to`."""
 
 

@@ -137,7 +137,8 @@ class _Story:
         self._facts.add(line, more, record)
         if line.event.startswith("execution."):
             _take_payload(self._said, record)
-            self._add_lifecycle(line)
+            if line.event != "execution.state_changed" or line.state_to is not None or line.status is not None:
+                self._add_lifecycle(line)
         elif line.event.startswith("step."):
             self._begin(line)
             if line.step_id is not None:

@@ -43,10 +43,28 @@ def find_files(paths: Paths) -> list[Path]:
     recursively for `*.jsonl*` and `*.log*`). Without paths: `AMSHA_LOG_PATH`, else `logs/`, else `.Nibandha/`.
     Raises `ReadError` when a path stands for nothing, or a directory cannot be listed.
     """
-    found = {file.absolute(): file for path in paths or _default_paths() for file in _expand(Path(path))}
+    found: dict[Path, Path] = {}
+    seen: set[tuple[int, int]] = set()
+    for path in paths or _default_paths():
+        for file in sorted(_expand(Path(path)), key=lambda file: (file.is_symlink(), file.name)):
+            if file.absolute() not in found and _is_new(file, seen):
+                found[file.absolute()] = file
     names = {str(file) for file in found}
     # While a segment is compressed both forms exist; the plain one is the complete one.
     return sorted(f for key, f in found.items() if not (key.suffix in COMPRESSED and str(key.with_suffix("")) in names))
+
+
+def _is_new(file: Path, seen: set[tuple[int, int]]) -> bool:
+    """Is it the first name of its file? Links to a log are no second log."""
+    try:
+        status = file.stat()
+    except OSError:  # found out when it is read
+        return True
+    identity = status.st_dev, status.st_ino
+    if identity in seen:
+        return False
+    seen.add(identity)
+    return True
 
 
 def _default_paths() -> list[str]:

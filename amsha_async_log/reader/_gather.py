@@ -26,8 +26,8 @@ def gather(
     """Give every line to a consumer that `fresh` makes, with `take`, and return it.
 
     Files are in the order they were written, unless somebody has sorted, joined or shuffled lines. That shows as a
-    number that is lower than the one before it of the same writer; then everything is read once more, kept in memory,
-    and sorted by writer and number.
+    number that is not above the one before it of the same writer; then everything is read once more, kept in memory,
+    and sorted by writer and number, each number once: a copy of a file tells nothing twice.
     """
     consumer = fresh()
     latest: dict[str, int] = {}
@@ -35,7 +35,7 @@ def gather(
         line = line_of(item)
         seq = line.seq
         if seq > 0:
-            if seq < latest.get(line.writer, 0):
+            if seq <= latest.get(line.writer, 0):
                 break
             latest[line.writer] = seq
         take(consumer, lane, item)
@@ -68,7 +68,11 @@ def _sorted(
 def _timed(found: list[tuple[int, int, Lane, T]], line_of: Callable[[T], Line]) -> Iterator[tuple[float, int, Lane, T]]:
     """The lines of one writer, each with a time that never goes back."""
     time, place = -inf, found[0][1]
-    for _, _, lane, item in found:
+    before = 0
+    for seq, _, lane, item in found:
+        if 0 < seq == before:
+            continue
+        before = seq
         given = line_of(item).timestamp
         if given is not None and given > time:
             time = given

@@ -125,6 +125,10 @@ class Run:
         self.usage.add_resources(line)
 
     def _add_lifecycle(self, line: Line) -> None:
+        if line.event == "execution.state_changed":
+            self.usage.add_recorded(line)
+            if line.state_to is None and line.status is None:
+                return  # what it was told after its end, or by a process that only joined it
         if not self.lifecycle:
             self.lifecycle = True
             self.course = Course()  # what plain lines said before does not count any more
@@ -145,7 +149,9 @@ class Run:
         step_id = line.step_id
         if step_id is None:
             return
-        if line.event == "step.started":
+        if line.event == "step.state_changed":
+            self.usage.add_recorded(line)
+        elif line.event == "step.started":
             self._steps += step_id not in self._open_steps
             self._open_steps.add(step_id)
             self._retries += line.attempt is not None and line.attempt > 1
