@@ -356,10 +356,6 @@ class Logger:
 
     # -- for executions, and for bridges from other logging libraries ------------------------------------------------
 
-    def named(self, name: str) -> "Logger":
-        """A logger of this log with that very name, without this one's bound fields."""
-        return Logger(self._core, name)
-
     def forward(
         self,
         level: int,

@@ -1,5 +1,7 @@
 """The public API as a type checker sees it. Not run: `mypy --strict` and pyright check it."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -17,12 +19,16 @@ from amsha_async_log import (
     ReadError,
     Stats,
     Step,
+    Summary,
+    amsha,
     current_execution,
     events,
     get_log,
+    log_execution,
     open_log,
     reader,
 )
+from amsha_async_log.stdlib import AsyncLogHandler, StdlibLogger
 
 
 class ToolUsed(Struct, tag="tool.used", tag_field="event"):
@@ -128,3 +134,56 @@ def reading(path: Path) -> None:
         assert_type(line, dict[str, Any])
     assert_type(reader.verify("logs/"), reader.Report)
     assert_type(reader.verify(path).ok, bool)
+
+
+async def decorating(log: Logger) -> None:
+    @log_execution("op", arguments=("n",))
+    def work(n: int) -> list[int]:
+        return [n]
+
+    @log.log_execution("op", arguments=True)
+    async def work_later(n: int) -> str:
+        return str(n)
+
+    assert_type(work(1), list[int])
+    assert_type(await work_later(1), str)
+
+
+def across_processes(log: Logger) -> None:
+    carrier: dict[str, str] = {}
+    assert_type(log.inject(carrier), dict[str, str])
+    with log.extract(carrier) as joined:
+        assert_type(joined, Execution | Step | None)
+    log.extract([(b"traceparent", b"x")])
+    log.extract(os.environ)
+
+
+def states(log: Logger) -> None:
+    run = log.execution("crew")
+    assert_type(run.set_state("running", reason="x"), bool)
+    assert_type(run.state, str)
+    summary = run.summary()
+    assert_type(summary, Summary)
+    assert_type(summary.peak_memory_mb, float | None)
+
+
+def standard_logging(log: Log) -> None:
+    logging.getLogger().addHandler(AsyncLogHandler(log, attributes=("funcName",)))
+    AsyncLogHandler(path="logs/a.jsonl", level="DEBUG")
+    logger: logging.Logger = StdlibLogger(log, name="x")
+    logger.info("message", extra={"field": 1})
+    logging.setLoggerClass(StdlibLogger)
+
+
+def drop_in() -> None:
+    logger = amsha.get_logger("forge", "DEBUG")
+    assert_type(logger, logging.Logger)
+
+    @amsha.log_execution(logger, "op")
+    def work(n: int) -> int:
+        return n
+
+    assert_type(work(1), int)
+    assert_type(amsha.cleanup_old_archives(), int)
+    assert_type(amsha.get_rotation_config().max_size_mb, float)
+    amsha.MetricsLogger(logger).log_file_operation("save", "x", "success", file_size_bytes=1)
