@@ -21,6 +21,7 @@ _OURS: Final = frozenset({EXECUTION, STEP, CREW, PARENT})
 LONGEST: Final = 512
 """Characters that a carried id may have; a longer one is not believed."""
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -121,10 +122,10 @@ def _text(value: object) -> str:
 
 
 def _unquoted(value: str) -> str:
-    """The id, empty where it is too long or not printable."""
-    if "%" in value and len(value) <= 3 * LONGEST:
+    """The id, empty where it is too long or holds control characters."""
+    value = value.strip()
+    if "%" in value and len(value) <= 12 * LONGEST:  # a character takes up to 12 when it is quoted
         from urllib.parse import unquote  # rarely needed
 
         value = unquote(value)
-    value = value.strip()
-    return value if len(value) <= LONGEST and value.isprintable() else ""
+    return value if len(value) <= LONGEST and not _CONTROL.search(value) else ""
