@@ -9,9 +9,10 @@ __all__ = ["Gate", "Gates"]
 class Gate:
     """The level below which one logger name is silent; shared by all loggers of that name."""
 
-    __slots__ = ("__weakref__", "explicit", "level")
+    __slots__ = ("__weakref__", "explicit", "level", "name")
 
-    def __init__(self, level: int, *, explicit: bool) -> None:
+    def __init__(self, name: str, level: int, *, explicit: bool) -> None:
+        self.name: str = name
         self.level: int = level
         self.explicit: bool = explicit
 
@@ -23,7 +24,7 @@ class Gates:
     """
 
     def __init__(self, root_name: str, level: int) -> None:
-        self._root = Gate(level, explicit=True)
+        self._root = Gate(root_name, level, explicit=True)
         self._explicit: dict[str, Gate] = {root_name: self._root}
         self._inheriting: WeakValueDictionary[str, Gate] = WeakValueDictionary()
         self._lock = RLock()
@@ -37,7 +38,7 @@ class Gates:
         gate = self._explicit.get(name) or self._inheriting.get(name)
         if gate is None:
             with self._lock:  # held for a microsecond
-                gate = self._inheriting.setdefault(name, Gate(self._inherited(name), explicit=False))
+                gate = self._inheriting.setdefault(name, Gate(name, self._inherited(name), explicit=False))
         return gate
 
     def set_level(self, name: str, level: int) -> None:
@@ -46,9 +47,10 @@ class Gates:
             gate = self.gate(name)
             gate.level, gate.explicit = level, True
             self._explicit[name] = gate
-            for other, below in list(self._inheriting.items()):
-                if not below.explicit:
-                    below.level = self._inherited(other)
+            for reference in self._inheriting.valuerefs():  # in one step; its items would be iterated over in Python
+                below = reference()
+                if below is not None and not below.explicit:
+                    below.level = self._inherited(below.name)
 
     def _inherited(self, name: str) -> int:
         while "." in name:
