@@ -32,7 +32,6 @@ from ._snapshot import (
     clean_text,
     degrade,
     encode,
-    encode_named,
     encode_values,
     event_fields,
     hides_not_finite,
@@ -54,6 +53,8 @@ TYPED_SIZE: Final = 512
 
 LOOK_SIZE: Final = 1000
 """Bytes below which a record is neither too long nor nested too deep."""
+
+_INDEX: Final = {number: index for index, number in enumerate(LEVELS.values())}
 
 current: Final = CURRENT.get
 now: Final = time.time
@@ -370,7 +371,8 @@ class Logger:
 
         Returns and raises as the calls do.
         """
-        source = self._sources[min(max(level // 10, 1), 5) - 1]
+        index = _INDEX.get(level)
+        source = self._sources[min(max(level // 10, 1), 5) - 1 if index is None else index]
         if self._gate.level > source.levelno:
             return False
         if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
@@ -380,7 +382,11 @@ class Logger:
             scope = scope.under(self._bound)
         try:
             if not args and error is None and type(message) is str and scope.keys.isdisjoint(fields):
-                body = encode_named(fields)
+                try:
+                    "".join(fields)  # as in `try_fields`
+                    body = encode(fields)
+                except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
+                    body = b""
                 size = len(body) + len(message)
                 if body and size <= LOOK_SIZE and body.rfind(b"null") < 0:
                     return self._put(source, scope, message, body, size, timestamp)

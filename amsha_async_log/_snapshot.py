@@ -32,7 +32,6 @@ __all__ = [
     "describe",
     "describe_type",
     "encode",
-    "encode_named",
     "encode_values",
     "event_fields",
     "hides_not_finite",
@@ -124,15 +123,6 @@ def try_fields(fields: Mapping[Any, object], limit: int) -> bytes:
     except Exception:  # noqa: BLE001 - a value that does not encode, whatever it raised
         return b""
     return b""
-
-
-def encode_named(fields: Mapping[Any, object]) -> bytes:
-    """As `try_encode`, for fields whose names may be anything: nothing if one of them is no text."""
-    try:
-        "".join(fields)
-        return encode(fields)
-    except Exception:  # noqa: BLE001 - as there
-        return b""
 
 
 def try_encode(value: object) -> bytes:

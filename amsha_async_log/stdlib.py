@@ -211,7 +211,10 @@ def _call(level: int) -> Any:
     """The method for one level: nothing but the question whether it is enabled, and the way past the record."""
 
     def call(self: "StdlibLogger", msg: object, *args: object, **options: Any) -> None:
-        if self.disabled or self.manager.disable >= level or (self.level or self.getEffectiveLevel()) > level:
+        own = self.level
+        if self.disabled or self.manager.disable >= level or own > level:
+            return
+        if not own and self.parent is not None and self.getEffectiveLevel() > level:
             return
         extra = options.get("extra", _NONE)
         if (
@@ -223,7 +226,10 @@ def _call(level: int) -> Any:
         ):
             self._log(level, msg, args, **_deeper(options))
             return
-        sink.logger_for(self.name).forward(level, msg, args, extra)
+        native = self._native
+        if native is None or native[0] is not sink or native[1].name is not self.name or sink._log is None:
+            native = self._native = sink, sink.logger_for(self.name)
+        native[1].forward(level, msg, args, extra)
 
     call.__name__ = logging.getLevelName(level).lower()
     call.__qualname__ = f"StdlibLogger.{call.__name__}"
@@ -254,6 +260,8 @@ class StdlibLogger(logging.Logger):
         self.addHandler(AsyncLogHandler(target))
 
     _needs_records: bool = False
+    _native: tuple[AsyncLogHandler, Logger] | None = None
+    """The handler that was written to last, and the log's own logger of this one's name."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A subclass that has its own idea of a record gets one; one that decides what is enabled is asked."""
