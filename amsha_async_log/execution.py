@@ -74,14 +74,15 @@ class Execution(Run):
         max_retries: int | None,
         fields: dict[str, object],
     ) -> None:
-        given = execution_id is not None and not (type(execution_id) is str and execution_id == "")
-        own_id = "" if given else uuid7()
-        self.execution_id: str = execution_id if execution_id is not None and given else own_id
+        self.trace_id: str = ""
+        """W3C trace id, 32 hexadecimal digits: that of the execution around it or of the request it was joined from,
+        else its own id's. Empty before it starts, if the id is the caller's own."""
+        if execution_id is None or (type(execution_id) is str and not execution_id):
+            execution_id = uuid7()
+            self.trace_id = execution_id.replace("-", "")
+        self.execution_id: str = execution_id
         """A UUID of version 7, or the caller's own id."""
         self.crew_name: str = crew_name
-        self.trace_id: str = own_id.replace("-", "")
-        """W3C trace id, 32 hexadecimal digits: that of the execution around it or of the request it was joined from,
-        else its own id's."""
         self._parent_id = parent_execution_id
         self._attempt = attempt
         self._max_retries = max_retries

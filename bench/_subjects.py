@@ -267,25 +267,11 @@ class StdlibQueue:
         self._queue: queue.Queue[logging.LogRecord] = queue.Queue(-1)
         self.logger = logging.Logger("bench", logging.INFO)  # noqa: LOG001 - as one from getLogger, and gone with it
         self.logger.addHandler(QueueHandler(self._queue))
+        self.call = extra_call(self.logger)
+        """One record with eight fields."""
         self._listener = QueueListener(self._queue, self._file)
         if listen:
             self._listener.start()
-
-    def call(self) -> None:
-        """One record with eight fields."""
-        self.logger.info(
-            MESSAGE,
-            extra={
-                "agent_name": "researcher",
-                "task_name": "summarise_findings",
-                "attempt": 1,
-                "status": "completed",
-                "duration_seconds": 12.345678,
-                "total_tokens": 2500,
-                "cost_usd": 0.012,
-                "file_path": "output/intermediate/summary_001.json",
-            },
-        )
 
     def disabled(self) -> None:
         """A call below the level, without fields."""

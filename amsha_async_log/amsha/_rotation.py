@@ -150,16 +150,13 @@ class DatedLayout(Layout):
 
 def _is_written(path: Path) -> bool:
     """Does a process hold the lock of the writer? Unknown counts as yes."""
-    try:
-        import fcntl  # not on Windows
-    except ImportError:  # pragma: no cover - Windows
-        return True
+    from ..reader._lock import is_locked  # the reader is loaded only where there is something to move
+
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+            return is_locked(file.fileno()) is not False
+    except OSError:  # gone, or not ours to read
         return True
-    return False
 
 
 def _written_by_a_log(folder: Path) -> list[Path]:
