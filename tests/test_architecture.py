@@ -15,7 +15,7 @@ NAME = PACKAGE.name
 LAYERS = """
 exceptions _version
 _config_file records events _config _stats _context _origin _stderr _threads _waiting _states _levels _tally _propagation _observe
-_queue _snapshot _arguments _stacktrace _plans _encoder _retention _writer _console reader
+_queue _snapshot _arguments _stacktrace _plans _encoder _retention _writer _console collectors reader
 _batcher _run execution _joined _operation _logger _registry
 _exit _pipeline stdlib
 amsha cli

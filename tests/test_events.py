@@ -48,6 +48,9 @@ LEVELS = {
     "sample.cgroup": "INFO",
     "sample.gpu": "INFO",
     "sample.loop": "INFO",
+    "sample.loop_stalled": "WARNING",
+    "sample.source_changed": "INFO",
+    "metrics.attribution": "INFO",
 }
 FAILURES = [kind for kind in KINDS if LEVELS[tag(kind)] == "ERROR"]
 NO_FAILURES_WITH_ATTEMPTS = [kind for kind in KINDS if kind not in FAILURES and "attempt" in declared(kind)]

@@ -35,7 +35,16 @@ from ._llm import (
     ToolCallCompleted,
     ToolCallFailed,
 )
-from ._performance import MetricsExecution, SampleCgroup, SampleGpu, SampleHost, SampleLoop, SampleProcess
+from ._performance import MetricsAttribution, MetricsExecution
+from ._samples import (
+    SampleCgroup,
+    SampleGpu,
+    SampleHost,
+    SampleLoop,
+    SampleLoopStalled,
+    SampleProcess,
+    SampleSourceChanged,
+)
 
 __all__ = [
     "ConfigChanged",
@@ -52,12 +61,15 @@ __all__ = [
     "LlmCallRateLimited",
     "LlmCallRetried",
     "LlmConfigured",
+    "MetricsAttribution",
     "MetricsExecution",
     "SampleCgroup",
     "SampleGpu",
     "SampleHost",
     "SampleLoop",
+    "SampleLoopStalled",
     "SampleProcess",
+    "SampleSourceChanged",
     "StepCancelled",
     "StepCompleted",
     "StepFailed",

@@ -22,6 +22,7 @@ _LEVEL_BY_ENDING = {
     ".rate_limited": "WARNING",
     ".recovered": "WARNING",
     ".raised": "ERROR",
+    ".loop_stalled": "WARNING",
 }
 
 

@@ -1,16 +1,18 @@
-"""Performance metrics: what an execution used in all, and samples of the machine."""
+"""Performance metrics: what an execution used in all, and how that was found out."""
 
 from typing import Any
 
 from ._base import Event
 
-__all__ = ["MetricsExecution", "SampleCgroup", "SampleGpu", "SampleHost", "SampleLoop", "SampleProcess"]
+__all__ = ["MetricsAttribution", "MetricsExecution"]
 
 
 class MetricsExecution(Event, tag="metrics.execution", kw_only=True):
     """Totals of an execution, measured by the program itself; emit it once they are known.
 
-    Readers take its tokens and cost only where no `llm.call.*` event and no `record_tokens` says any.
+    Readers take its tokens and cost only where no `llm.call.*` event and no `record_tokens` says any. A log that
+    samples writes one for each execution when it has ended, with what the execution cost the machine; each
+    `*_error_*` says how far the truth may lie from the value beside it, either way.
     """
 
     duration_seconds: float | None = None
@@ -30,113 +32,64 @@ class MetricsExecution(Event, tag="metrics.execution", kw_only=True):
     cpu_percent: float | None = None
     """Mean CPU use of the process, 100 for each core."""
     cpu_seconds: float | None = None
-    """CPU time that the process took meanwhile, on all cores."""
+    """CPU time on all cores: the execution's share as by `attribution`, exact to the nanosecond as a number."""
+    cpu_error_seconds: float | None = None
+    """How far the truth may lie from `cpu_seconds`."""
     memory_mb: float | None = None
     """Resident memory of the process."""
     memory_change_mb: float | None = None
     """How much resident memory rose (or fell: negative) from start to end."""
     peak_memory_mb: float | None = None
     """The most that was resident."""
+    mean_memory_mb: float | None = None
+    """Resident memory of the process, averaged over the time it ran."""
     gpu_percent: float | None = None
     """Mean share of the time in which the GPUs worked: 0 to 100."""
     gpu_memory_mb: float | None = None
     """GPU memory in use, of all GPUs together."""
+    peak_gpu_memory_mb: float | None = None
+    """The most GPU memory in use, of all GPUs together."""
     energy_joules: float | None = None
-    """Energy that the GPUs took."""
+    """Energy that the GPUs took: the execution's share."""
+    energy_error_joules: float | None = None
+    """How far the truth may lie from `energy_joules`."""
     api_latency_seconds: float | None = None
     """Time spent waiting for model providers."""
     file_read_bytes: int | None = None
-    """Read from files meanwhile."""
+    """Read from storage: the execution's share."""
+    file_read_error_bytes: int | None = None
+    """How far the truth may lie from `file_read_bytes`."""
     file_write_bytes: int | None = None
-    """Written to files meanwhile."""
+    """Written to storage: the execution's share."""
+    file_write_error_bytes: int | None = None
+    """How far the truth may lie from `file_write_bytes`."""
+    loop_lag_max_seconds: float | None = None
+    """The longest that an event loop of this process kept a callback waiting meanwhile."""
     gpu_metrics: Any = None
     """Anything more that is known of the GPUs."""
+    attribution: str | None = None
+    """How shares were found. `exclusive`: nothing else ran. `overlap`: what was used at a moment is divided equally
+    among the executions that ran then and had none running inside them. `task`: CPU is that of its own tasks and
+    threads, all else as `overlap`."""
+    samples: int | None = None
+    """How many samples of the process were taken while it ran, those at its start and its end included."""
+    unknown: dict[str, str] | None = None
+    """Field to reason code, of what could not be found out."""
 
 
-class SampleHost(Event, tag="sample.host", gc=False, kw_only=True):
-    """The machine at one moment. Emit it at an interval."""
+class MetricsAttribution(Event, tag="metrics.attribution", kw_only=True):
+    """Where everything that was counted went; written by a log that samples when it is closed.
 
-    cpu_percent: float | None = None
-    """Of all cores together: 0 to 100."""
-    memory_mb: float | None = None
-    """In use."""
-    memory_total_mb: float | None = None
-    """Memory it has."""
-    load_1m: float | None = None
-    """Tasks that run or wait, averaged over a minute."""
+    Of each counter, `executions + idle + unattributed` is the total exactly, and `executions` is the sum over all
+    `metrics.execution` lines of this writer.
+    """
 
-
-class SampleProcess(Event, tag="sample.process", gc=False, kw_only=True):
-    """This process at one moment. Emit it at an interval."""
-
-    cpu_percent: float | None = None
-    """Since the sample before, 100 for each core."""
-    cpu_seconds: float | None = None
-    """CPU time since the process began, on all cores."""
-    memory_mb: float | None = None
-    """Resident."""
-    peak_memory_mb: float | None = None
-    """The most that was ever resident."""
-    threads: int | None = None
-    """Alive."""
-    open_files: int | None = None
-    """Descriptors, sockets included."""
-    file_read_bytes: int | None = None
-    """Since the process began."""
-    file_write_bytes: int | None = None
-    """Since the process began."""
-
-
-class SampleCgroup(Event, tag="sample.cgroup", gc=False, kw_only=True):
-    """The container that this process runs in, at one moment. Emit it at an interval."""
-
-    cpu_percent: float | None = None
-    """Since the sample before, 100 for each core."""
-    cpu_limit_cores: float | None = None
-    """Cores' worth of CPU time it may take. None: not limited."""
-    throttled_seconds: float | None = None
-    """How long it was kept from running, in all."""
-    memory_mb: float | None = None
-    """In use."""
-    memory_limit_mb: float | None = None
-    """The most it may use. None: not limited."""
-    oom_kills: int | None = None
-    """Processes killed for want of memory, in all."""
-
-
-class SampleGpu(Event, tag="sample.gpu", gc=False, kw_only=True):
-    """One GPU at one moment. Emit one for each GPU, at an interval."""
-
-    gpu_index: int | None = None
-    """Its number on this machine, from 0."""
-    gpu_uuid: str | None = None
-    """The driver's id of it, which a restart does not change."""
-    gpu_name: str | None = None
-    """Its model."""
-    gpu_percent: float | None = None
-    """Share of the time since the sample before in which it worked: 0 to 100."""
-    gpu_memory_mb: float | None = None
-    """In use."""
-    gpu_memory_total_mb: float | None = None
-    """Memory it has."""
-    temperature_celsius: float | None = None
-    """Of the chip."""
-    power_watts: float | None = None
-    """Drawn at this moment."""
-    energy_joules: float | None = None
-    """Since the driver was loaded."""
-
-
-class SampleLoop(Event, tag="sample.loop", gc=False, kw_only=True):
-    """One event loop since the sample before. Emit it at an interval."""
-
-    loop_name: str | None = None
-    """Which one, where there are several."""
-    lag_max_seconds: float | None = None
-    """The longest a callback that was due had to wait."""
-    lag_p99_seconds: float | None = None
-    """What 99 of 100 callbacks waited no longer than."""
-    busy_percent: float | None = None
-    """Share of the time in which it ran callbacks: 0 to 100."""
-    tasks: int | None = None
-    """Alive."""
+    counters: dict[str, dict[str, int]] = {}
+    """Counter to `total executions idle unattributed`, in whole units: `cpu_nanoseconds`, `file_read_bytes`,
+    `file_write_bytes`, `energy_millijoules:<gpu_uuid>`."""
+    sampler_cpu_seconds: float | None = None
+    """CPU time that sampling itself took, part of the total."""
+    ticks: int | None = None
+    """Samples of the process taken."""
+    missed: int | None = None
+    """Samples that were due and could not be taken in time."""
