@@ -1,5 +1,6 @@
 """Every typed event, with nothing but what it must have, and with everything it can have."""
 
+import types
 import typing
 from typing import Any
 
@@ -12,7 +13,16 @@ __all__ = ["KINDS", "OPEN_FIELDS", "any_fields", "declared", "full", "least", "o
 
 KINDS: list[type[Struct]] = [getattr(events, name) for name in events.__all__ if name != "default_level"]
 
-_SAMPLES: dict[object, Any] = {str: "text", int: 1, float: 0.5, bool: True, Any: {"a": [1, {"b": None}]}}
+_SAMPLES: dict[object, Any] = {
+    str: "text",
+    int: 1,
+    float: 0.5,
+    bool: True,
+    Any: {"a": [1, {"b": None}]},
+    list[str]: ["text"],
+    dict[str, str]: {"name": "text"},
+    dict[str, dict[str, int]]: {"name": {"total": 1}},
+}
 _OTHER = {"max_retries": 3}
 """Above `attempt`, which is 1."""
 
@@ -55,8 +65,10 @@ def _values(kind: type[Struct]) -> dict[str, Any]:
 
 
 def _bare(hint: Any) -> Any:
-    arguments = [each for each in typing.get_args(hint) if each is not type(None)]
-    return arguments[0] if arguments else hint
+    if typing.get_origin(hint) is not types.UnionType:
+        return hint
+    (bare,) = [each for each in typing.get_args(hint) if each is not type(None)]
+    return bare
 
 
 OPEN_FIELDS = [(kind, name) for kind in KINDS for name in any_fields(kind)]

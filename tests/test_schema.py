@@ -28,7 +28,8 @@ execution.started execution.state_changed execution.completed execution.failed e
 step.started step.state_changed step.completed step.failed step.cancelled
 metrics.execution llm.configured llm.call.completed llm.call.failed llm.call.retried llm.call.rate_limited
 tool.call.completed tool.call.failed file.operation error.raised error.recovered config.changed
-sample.host sample.process sample.cgroup sample.gpu sample.loop
+sample.host sample.process sample.cgroup sample.gpu sample.loop sample.loop_stalled sample.source_changed
+metrics.attribution
 """.split()
 SHARED = {
     "string": """execution_id parent_execution_id crew_name model_name provider endpoint api_version selection_reason

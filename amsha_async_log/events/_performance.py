@@ -78,13 +78,13 @@ class MetricsExecution(Event, tag="metrics.execution", kw_only=True):
 
 
 class MetricsAttribution(Event, tag="metrics.attribution", kw_only=True):
-    """Where everything that was counted went; written by a log that samples when it is closed.
+    """Where everything that was counted went. Written by a log that samples, when it is closed.
 
     Of each counter, `executions + idle + unattributed` is the total exactly, and `executions` is the sum over all
     `metrics.execution` lines of this writer.
     """
 
-    counters: dict[str, dict[str, int]] = {}
+    counters: dict[str, dict[str, int]] | None = None
     """Counter to `total executions idle unattributed`, in whole units: `cpu_nanoseconds`, `file_read_bytes`,
     `file_write_bytes`, `energy_millijoules:<gpu_uuid>`."""
     sampler_cpu_seconds: float | None = None

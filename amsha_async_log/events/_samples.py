@@ -192,7 +192,7 @@ class SampleLoop(Sample, tag="sample.loop", kw_only=True):
 
 
 class SampleLoopStalled(Event, tag="sample.loop_stalled", kw_only=True):
-    """An event loop does not run; written while it does not, once for each time."""
+    """An event loop does not run. Written by a log that samples, while it does not, once for each time."""
 
     loop_name: str | None = None
     """Which one."""
@@ -200,12 +200,12 @@ class SampleLoopStalled(Event, tag="sample.loop_stalled", kw_only=True):
     """For how long, when this was found out."""
     blocked_at: str | None = None
     """File, line and function of the innermost frame that is not the standard library's."""
-    stacktrace: Any = None
+    frames: Any = None
     """Frames of the loop's thread, outermost first: `file line function code`."""
 
 
 class SampleSourceChanged(Event, tag="sample.source_changed", kw_only=True):
-    """A source of samples, or one GPU, has changed its state. One line for each change, not for each sample."""
+    """A source of samples, or one GPU, has changed its state. Written by a log that samples, once for each change."""
 
     source: str | None = None
     """`process host cgroup gpu`."""
