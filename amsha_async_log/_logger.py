@@ -42,6 +42,7 @@ from ._snapshot import (
     unique,
 )
 from ._stacktrace import LateBody, exception_fields
+from ._watch import ExecutionWatch
 from .events import ExecutionStarted
 from .execution import Execution
 from .records import LEVEL_NAMES, LEVELS
@@ -76,6 +77,8 @@ class Core:
     def __init__(self, queue: RecordQueue, level: int, max_record_bytes: int, root_name: str) -> None:
         self.queue = queue
         self.limit: int = max_record_bytes or sys.maxsize
+        self.watch: ExecutionWatch | None = None
+        """Set while the log samples: it hears of starts and ends."""
         self.gates: Gates = Gates(root_name, level)
 
 
@@ -427,6 +430,15 @@ class Logger:
     ) -> bool:
         """An event of an execution or step, in its own scope, with its exception if it failed."""
         return self._emit_rare(event, None, fields, scope, error, reasons)
+
+    def emit_in(self, event: Struct, scope: Scope | None, level: str | None) -> bool:
+        """An event in a given scope (None: in none), at a given level (None: its own)."""
+        return self._emit_rare(event, level, {}, ROOT if scope is None else scope)
+
+    @property
+    def watch(self) -> ExecutionWatch | None:
+        """Who is to hear of executions that start and end."""
+        return self._core.watch
 
     def warn(
         self, message: str, fields: Mapping[str, object], scope: Scope, error: BaseException | None = None

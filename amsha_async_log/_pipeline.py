@@ -10,11 +10,11 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiofiles.os import wrap
 
@@ -30,8 +30,10 @@ from ._registry import OPEN_LOGS
 from ._retention import Layout
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 from ._stderr import tell
+from ._task_cpu import measure_loop
 from ._threads import DaemonExecutor, start_daemon
 from ._waiting import sleep, wait_for
+from ._watch import ExecutionWatch
 from ._writer import SegmentWriter
 from .exceptions import ConfigError
 from .records import (
@@ -44,6 +46,9 @@ from .records import (
     SegmentClosed,
     SegmentOpened,
 )
+
+if TYPE_CHECKING:
+    from ._sampler import MetricsSampler
 
 if sys.platform == "win32":
     from asyncio import new_event_loop
@@ -63,6 +68,10 @@ CONSOLE_WAIT_S: Final = 0.2
 _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
 """Errors of a file system that may work later: no fault of the configuration."""
 ROOT_NAME: Final = "amsha"
+SAMPLER_LOGGER: Final = "amsha_async_log.sampler"
+"""Value of `logger` on samples, and on what they say of executions."""
+WatchedLoop = tuple[asyncio.AbstractEventLoop, int | None]
+"""A loop and, where it is known, the thread that it runs on."""
 _POLL_FIRST_S: Final = 0.0005
 _POLL_LAST_S: Final = 0.01
 _ABANDONED: Final[list[Any]] = []
@@ -81,8 +90,11 @@ class _Runtime:
         console: bool,
         must_open: bool,
         layout: Layout | None,
+        sampler_log: Logger | None,
+        loops: Iterable[WatchedLoop],
     ) -> None:
         self.writer_id = secrets.token_hex(4)
+        self.sampler: MetricsSampler | None = None
         self.opened: Future[None] = Future()
         """Set once the file is open, or may come to be. With `must_open`, an exception in it says that none will."""
         self.closed: Future[CloseReport] = Future()
@@ -120,6 +132,8 @@ class _Runtime:
         self._stop_since = 0.0
         self._stop_deadline = float("inf")
         self._wrapped: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._sampler_log = sampler_log
+        self._loops = loops
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
@@ -132,6 +146,16 @@ class _Runtime:
         """Wake the batcher. Never raises: a loop that is closed needs no waking."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._wake.set)
+
+    def wake_sampler(self) -> None:
+        """An execution has started or ended. As `wake`."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake_sampler)
+
+    def watch_loop(self, loop: asyncio.AbstractEventLoop, thread_id: int | None) -> None:
+        """Sample that event loop too."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._add_loop, loop, thread_id)
 
     def stop(self, timeout_s: float, reason: str) -> None:
         """Drain for at most `timeout_s`, then report in `closed`. The first request counts."""
@@ -165,7 +189,11 @@ class _Runtime:
                 return
             self.opened.set_result(None)  # the batcher goes on trying
         finishing = asyncio.ensure_future(self._finish(asyncio.ensure_future(self._supervised())))
+        sampling = self._start_sampling()
         await self._stop.wait()
+        if sampling is not None:
+            sampling.cancel()
+            await self._end_sampling()
         self.batcher.stop()
         self._wake.set()
         timeout = self._stop_deadline - time.monotonic()
@@ -195,6 +223,65 @@ class _Runtime:
                 delay = min(2 * delay, RESTART_LAST_S)
             else:
                 return
+
+    # -- sampling ----------------------------------------------------------------------------------------------------
+
+    def _start_sampling(self) -> "asyncio.Future[None] | None":
+        log = self._sampler_log
+        if log is None or log.watch is None:
+            return None
+        from ._sampling import (
+            make_sampler,
+        )  # loads psutil and the collectors, which a log without samples does not need
+
+        try:
+            self.sampler = make_sampler(
+                self._config,
+                log.emit_in,
+                log.watch,
+                owner=self.writer.owner,
+                own_threads=self._queue.own_threads,
+                gauges=self._gauges,
+            )
+        except Exception as error:  # noqa: BLE001 - a log must not fail because a machine cannot be measured
+            tell(f"no samples are taken: {type(error).__name__}: {error}")
+            return None
+        for loop, thread_id in self._loops:
+            self.sampler.add_loop(loop, thread_id)
+        log.watch.wake = self.wake_sampler
+        return asyncio.ensure_future(self._supervise_sampling(self.sampler))
+
+    async def _supervise_sampling(self, sampler: "MetricsSampler") -> None:
+        """A defect of the sampler costs samples, not the log."""
+        delay = RESTART_FIRST_S
+        while True:
+            try:
+                await sampler.run()
+            except Exception as error:  # noqa: BLE001 - as with the batcher
+                tell(f"the sampler failed and is started again: {type(error).__name__}: {error}")
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RESTART_LAST_S)
+
+    async def _end_sampling(self) -> None:
+        assert self.sampler is not None
+        try:
+            await self.sampler.finish()
+        except Exception as error:  # noqa: BLE001 - the records still have to be written
+            tell(f"the last samples failed: {type(error).__name__}: {error}")
+
+    def _wake_sampler(self) -> None:
+        if self.sampler is not None:
+            self.sampler.wake()
+
+    def _add_loop(self, loop: asyncio.AbstractEventLoop, thread_id: int | None) -> None:
+        if self.sampler is not None:
+            self.sampler.add_loop(loop, thread_id)
+
+    def _gauges(self) -> tuple[int, int]:
+        refused = sum(levels.total() for levels in self._queue.ledger.refused.values())
+        return len(self._queue.items), refused + self.batcher.lost()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
 
     async def _finish(self, batcher: asyncio.Future[None]) -> None:
         """After the batcher: the closing lines."""
@@ -266,7 +353,18 @@ class _Runtime:
 class Log(Logger):
     """A log and its root logger. Made by `open_log`; a context manager, sync and async, that closes it."""
 
-    __slots__ = ("_console", "_layout", "_path", "_report", "_runtimes", "config", "shared")
+    __slots__ = (
+        "_console",
+        "_layout",
+        "_loops",
+        "_path",
+        "_report",
+        "_runtimes",
+        "_sampler_log",
+        "_unmeasure",
+        "config",
+        "shared",
+    )
 
     def __init__(self, config: LogConfig, *, shared: bool = True, layout: Layout | None = None) -> None:
         self.config: LogConfig = config
@@ -284,7 +382,14 @@ class Log(Logger):
             block=config.when_full == "block",
             wake=self._wake,
         )
-        super().__init__(Core(queue, LEVELS[config.level], config.max_record_bytes, ROOT_NAME), ROOT_NAME)
+        core = Core(queue, LEVELS[config.level], config.max_record_bytes, ROOT_NAME)
+        super().__init__(core, ROOT_NAME)
+        self._loops: list[WatchedLoop] = []
+        self._unmeasure: list[Callable[[], None]] = []
+        self._sampler_log: Logger | None = None
+        if config.sample_interval_s:
+            core.watch = ExecutionWatch(by_task=config.cpu_by_task)
+            self._sampler_log = Logger(core, SAMPLER_LOGGER)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -306,6 +411,7 @@ class Log(Logger):
                 self._check_opened(error)
         else:
             runtime.opened.add_done_callback(self._tell_unopened)
+            self.watch_loop()
         OPEN_LOGS.append(self)
         _exit.install(handle_sigterm=self.config.handle_sigterm)
 
@@ -368,6 +474,31 @@ class Log(Logger):
             delay = min(2 * delay, _POLL_LAST_S)
         return True
 
+    def watch_loop(self, loop: asyncio.AbstractEventLoop | None = None) -> bool:
+        """Sample that event loop (None: the one that runs on this thread): its lag, and where it hangs.
+
+        A loop in which the log is opened or entered with `async with` is watched already. With `cpu_by_task`, the CPU
+        time of its tasks is measured from now on, so call it on the loop's own thread. Returns False, and does nothing,
+        where the log takes no samples. Raises RuntimeError if none is given and none runs.
+        """
+        thread_id = None
+        if loop is None:
+            loop = asyncio.get_running_loop()
+            thread_id = threading.get_ident()
+        watch = self._core.watch
+        if watch is None:
+            return False
+        if any(known is loop for known, _ in self._loops):
+            return True
+        self._loops = [(known, ident) for known, ident in self._loops if not known.is_closed()]
+        self._loops.append((loop, thread_id))
+        if watch.clock is not None:
+            self._unmeasure.append(measure_loop(loop, watch.clock))
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.watch_loop(loop, thread_id)
+        return True
+
     def stats(self) -> Stats:
         """The ledger and the gauges, at one moment."""
         queue, lending, runtime = self._queue, self._queue.lending, self._runtime
@@ -407,6 +538,8 @@ class Log(Logger):
         self.close()
 
     async def __aenter__(self) -> Self:
+        if _asyncio_runs():
+            self.watch_loop()
         try:
             await self.aready()
         except ConfigError:
@@ -429,8 +562,14 @@ class Log(Logger):
         for runtime in self._runtimes.values():
             for fd in runtime.writer.fds:
                 os.close(fd)
+            if runtime.sampler is not None:
+                runtime.sampler.abandon()
             _ABANDONED.append(runtime)
         self._runtimes.clear()
+        self._loops = []
+        self._unmeasure = []
+        if self._core.watch is not None:
+            self._core.watch = ExecutionWatch(by_task=self.config.cpu_by_task)
         self._core.gates.after_fork_in_child()
         self._queue.own_threads.clear()
         self._queue.ledger.reset()
@@ -455,6 +594,8 @@ class Log(Logger):
             console=self._console,
             must_open=must_open,
             layout=self._layout,
+            sampler_log=self._sampler_log,
+            loops=self._loops,
         )
         runtime = self._runtimes.setdefault(os.getpid(), mine)  # two threads of a child may be here at once
         if runtime is mine:
@@ -500,6 +641,9 @@ class Log(Logger):
         if self._report is None:
             never_logged = self._runtime is None  # as many a forked child
             self._report = make_report(self._queue.view(), ok=never_logged, left_behind=0, duration_seconds=0.0)
+        self._core.watch = None
+        while self._unmeasure:
+            self._unmeasure.pop()()
         if self in OPEN_LOGS:
             OPEN_LOGS.remove(self)
             _exit.release_sigterm()
@@ -580,6 +724,14 @@ def _absolute(path: str) -> Path:
         return Path(os.path.abspath(path))
     except OSError:  # the working directory is gone: whatever is made of the path is found out at open
         return Path(path)
+
+
+def _asyncio_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio, under anyio
+        return False
+    return True
 
 
 def _stderr_is_terminal() -> bool:

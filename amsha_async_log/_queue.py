@@ -201,7 +201,7 @@ class RecordQueue:
     def room_for(self, source: Source) -> bool:
         """Called above the mark: may this record go in? Counts the refusal if not."""
         waiting = len(self.items)
-        if self.closed:
+        if self.closed and (self.sealed or threading.get_ident() not in self.own_threads):  # these have last words
             return self.refuse(source, "closed")
         if waiting <= self.high_mark:
             self._wake_now()

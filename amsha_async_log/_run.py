@@ -14,6 +14,7 @@ from ._context import CURRENT, Scope, enter, leave
 from ._snapshot import describe_type
 from ._states import CREATED, ENDS, TRANSITIONS, state_name
 from ._tally import Tally
+from ._watch import ExecutionWatch
 
 __all__ = ["Emitter", "Request", "Run", "is_failure", "total_tokens"]
 
@@ -23,6 +24,9 @@ EncodedContext = tuple[dict[str, bytes], dict[str, str]]
 
 class Emitter(Protocol):
     """The logger that an execution writes to."""
+
+    @property
+    def watch(self) -> ExecutionWatch | None: ...
 
     def encode_context(self, fields: Mapping[str, object]) -> EncodedContext: ...
 

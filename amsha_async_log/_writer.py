@@ -207,6 +207,11 @@ class SegmentWriter:
         return [*self._outgoing, *([self._segment.fd] if self._segment else [])]
 
     @property
+    def owner(self) -> bool:
+        """Does this writer own the log's path, or will it, as far as is known?"""
+        return self._segment is None or self._segment.owner
+
+    @property
     def segment(self) -> _Segment:
         """The open segment, for the lines that describe it."""
         assert self._segment is not None

@@ -9,6 +9,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from . import events
+from ._attribution import Account
 from ._context import CURRENT, Scope, uuid7
 from ._propagation import trace_id_of
 from ._run import Emitter, Request, Run, total_tokens
@@ -54,8 +55,10 @@ class Summary(Struct, frozen=True, kw_only=True):
     retries: int
     """Model calls made again, and starts (its own or a step's) with `attempt` above 1."""
     peak_memory_mb: float | None
-    """The most memory (MB of 2^20 bytes) this process ever had resident, up to this call: an upper bound for the
-    execution, exact if it raised it (getrusage). None on systems without it."""
+    """The most memory (MB of 2^20 bytes) that was resident while it ran, as in `resources`. While that is not known:
+    the most this process ever had resident, up to this call (getrusage), an upper bound; None on systems without it."""
+    resources: events.MetricsExecution | None
+    """What it cost the machine. Known within 100 ms of its end where the log samples, else None."""
 
 
 class Execution(Run):
@@ -86,6 +89,8 @@ class Execution(Run):
         self._parent_id = parent_execution_id
         self._attempt = attempt
         self._max_retries = max_retries
+        self._account: Account | None = None
+        """What it costs, where the log samples."""
         self._counts = Tally()
         self._calls = Tally()
         self._reported: Mapping[str, Any] = {}
@@ -107,6 +112,7 @@ class Execution(Run):
         """What is known of it so far. Any thread."""
         counts, calls = self._counts.sums(), self._calls.sums()
         sources = [_usage(amounts) for amounts in (calls, counts, self._reported)]
+        resources: events.MetricsExecution | None = None if self._account is None else self._account.resources
         tokens = next((usage for usage in sources if usage.get("total_tokens") is not None), {})
         return Summary(
             execution_id=self.execution_id,
@@ -120,7 +126,8 @@ class Execution(Run):
             steps=counts.get("steps", 0),
             llm_calls=calls.get("llm_calls", 0),
             retries=counts.get("retries", 0) + calls.get("retries", 0),
-            peak_memory_mb=_peak_memory_mb(),
+            peak_memory_mb=_peak_memory_mb() if resources is None else resources.peak_memory_mb,
+            resources=resources,
         )
 
     # -- told by its steps and its logger ----------------------------------------------------------------------------
@@ -186,6 +193,9 @@ class Execution(Run):
         elif not self.trace_id:
             self.trace_id = trace_id_of(_text_of(self.execution_id))
         self.note_started(fields.get("attempt", self._attempt), step=False)
+        watch = self._emitter.watch
+        if watch is not None:
+            self._account = watch.started(self._scope, None if around is None else around._account)
         parent_id = self._parent_id
         if parent_id is None and around is not None:
             parent_id = around.execution_id
@@ -200,6 +210,8 @@ class Execution(Run):
         return events.ExecutionStateChanged(state_from=before, state_to=after, status=after)
 
     def _ended(self, state: str, said: Mapping[str, Any]) -> Any:
+        if self._account is not None and self._emitter.watch is not None:
+            self._emitter.watch.ended(self._account)
         if state == "completed":
             return events.ExecutionCompleted(**said)
         if state == "failed":

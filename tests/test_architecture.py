@@ -14,9 +14,9 @@ NAME = PACKAGE.name
 
 LAYERS = """
 exceptions _version
-_config_file records events _config _stats _context _origin _stderr _threads _waiting _states _levels _tally _propagation _observe
+_config_file records events _deadlines _attribution _config _stats _context _origin _stderr _threads _waiting _states _levels _tally _propagation _observe _watch
 _queue _snapshot _arguments _stacktrace _plans _encoder _retention _writer _console collectors reader
-_batcher _run execution _joined _operation _logger _registry
+_resources _sampler _sampling _batcher _run execution _joined _operation _logger _registry _task_cpu
 _exit _pipeline stdlib
 amsha cli
 __init__ __main__
@@ -27,7 +27,7 @@ ORDER = [module for row in ROWS for module in row]
 FRONTEND = {"_logger", "execution", "_queue", "_snapshot", "records", "events", "_context"}
 BACKEND = {"_batcher", "_writer"}
 READER_MAY_IMPORT = {"records", "events", "exceptions"}
-MAY_DEFINE_COROUTINES = {"_waiting", "_batcher", "_pipeline", "_registry", "_run", "_joined", "_observe", "cli"}
+MAY_DEFINE_COROUTINES = {"_sampler", "_waiting", "_batcher", "_pipeline", "_registry", "_run", "_joined", "_observe", "cli"}
 
 
 def sources(package: Path) -> Iterator[tuple[str, Path]]:

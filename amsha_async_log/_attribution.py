@@ -1,0 +1,277 @@
+"""Who used how much of a counter: whole units, so that the shares of all add up to the counter exactly.
+
+An `Account` is one execution. A `SharedCounter` is one number that only rises (CPU nanoseconds, bytes, millijoules).
+What it rises by between two moments is divided equally among the accounts that were running and had no other running
+inside them: one that waits for an inner one leaves its share to it. Nobody running: idle. The cost of a step does not
+depend on how many run: what each of them has got is one running sum, and an account's share the difference of that sum
+between its start and its end (the virtual time of processor sharing).
+
+How far a share may lie from the truth is kept the same way, for the worst case: all that was used while others ran too
+may have been this account's, or nothing of it. Where a start or an end lies between two readings, the whole rise
+between these may be.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Any, Final
+
+__all__ = ["Account", "Edge", "Gauge", "Share", "SharedCounter"]
+
+_PEAKS_KEPT: Final = 4096
+"""Falling values in a row that a gauge remembers one by one; beyond it, neighbours are merged (upwards)."""
+
+
+class Account:
+    """One execution, as far as what it used is concerned. Made at its start."""
+
+    __slots__ = ("ended_ns", "parent", "resources", "scope", "started_ns", "task_ns")
+
+    def __init__(self, scope: Any, parent: "Account | None", started_ns: int) -> None:
+        self.scope: Any = scope
+        """What its lines carry."""
+        self.parent = parent
+        """The execution it was started inside of, in this process."""
+        self.started_ns = started_ns
+        self.ended_ns: int | None = None
+        self.task_ns: int = 0
+        """CPU time of its own tasks and threads, where that is measured."""
+        self.resources: Any = None
+        """What it cost, once that is known: a `metrics.execution` event."""
+
+
+class Edge:
+    """An account starts or ends. Times are monotonic nanoseconds."""
+
+    __slots__ = ("account", "cpu_ns", "measured_ns", "starts", "time_ns")
+
+    def __init__(self, time_ns: int, cpu_ns: int, account: Account, *, starts: bool, measured_ns: int = 0) -> None:
+        self.time_ns = time_ns
+        self.cpu_ns = cpu_ns
+        """CPU time of the process at that moment."""
+        self.measured_ns = measured_ns
+        """Of it, what was measured task by task."""
+        self.account = account
+        self.starts = starts
+
+
+class Share:
+    """What one account got of one counter."""
+
+    __slots__ = ("_errors", "_overlaps", "_parts", "amount", "children", "error", "overlaps", "reset")
+
+    def __init__(self) -> None:
+        self.amount: int = 0
+        self.error: int = 0
+        """How far the truth may lie from `amount`, either way."""
+        self.children: int = 0
+        """Accounts running that were started inside it."""
+        self.overlaps: int = 0
+        """Stretches of time in which others ran too."""
+        self.reset: bool = False
+        """The counter began anew, or could not be read, meanwhile: what it rose by then is not in `amount`."""
+        self._parts = self._errors = self._overlaps = 0
+
+
+class SharedCounter:
+    """One counter and its division. Used by one thread; times must not go back.
+
+    `total = sum of all amounts + idle + unattributed`, at every moment. `unattributed` is what does not divide (less
+    than a unit for each account that runs) and what was used while no account could be told from another.
+    """
+
+    def __init__(self, time_ns: int, value: int) -> None:
+        self.total: int = 0
+        """What the counter has risen by since it was first read."""
+        self.idle: int = 0
+        """Of it, what was used while no account ran."""
+        self.attributed: int = 0
+        """Of it, what accounts got."""
+        self.running: dict[Account, Share] = {}
+        self._time_ns = time_ns
+        self._value = value
+        self._active = 0
+        """Accounts running without another inside them."""
+        self._part = self._error_active = self._error_waiting = self._overlap = 0
+        """What an account that ran all the time would have got, and how wrong that might be."""
+        self._carry = 0
+        """What did not divide, to be divided with the next amount."""
+        self._gap = False
+        """It could not be read since."""
+
+    @property
+    def unattributed(self) -> int:
+        """What nobody got although somebody ran."""
+        return self.total - self.idle - self.attributed
+
+    def read(self, time_ns: int, value: int, edges: Iterable[Edge] = ()) -> list[tuple[Account, Share]]:
+        """The counter stands at `value` now; `edges`, in order of time, came since it was last read.
+
+        What it rose by is spread over the time between in proportion. Returns the accounts that ended, and their
+        shares. A value below the last one is a counter that began anew: nothing is known of the time between.
+        """
+        edges = list(edges)
+        rise = value - self._value
+        reset = self._gap or rise < 0
+        if reset:
+            self.total += max(rise, 0)
+            rise, self._gap = 0, False
+            for share in self.running.values():
+                share.reset = True
+        begin, span = self._time_ns, time_ns - self._time_ns
+        ended: list[tuple[Account, Share]] = []
+        spent = 0
+        for edge in edges:
+            until = rise * min(max(edge.time_ns - begin, 0), span) // span if span > 0 else 0
+            self._spend(max(until - spent, 0), uncertain=True)
+            spent = max(until, spent)
+            changed = self._apply(edge, ended)
+            if changed is not None:  # what came before its start, or after its end, may be its own as well
+                changed.error += spent if edge.starts else rise - spent
+                changed.reset = changed.reset or reset
+        self._spend(rise - spent, uncertain=bool(edges))
+        self._time_ns, self._value = time_ns, value
+        return ended
+
+    def read_at_edge(self, edge: Edge, value: int) -> list[tuple[Account, Share]]:
+        """As `read`, with an account that starts or ends at this very moment."""
+        ended: list[tuple[Account, Share]] = []
+        value = max(value, self._value)  # threads that read it at the same time may report out of order
+        self._spend(value - self._value, uncertain=False)
+        self._time_ns, self._value = max(edge.time_ns, self._time_ns), value
+        self._apply(edge, ended)
+        return ended
+
+    def lose(self, time_ns: int, edges: Iterable[Edge] = ()) -> list[tuple[Account, Share]]:
+        """The counter cannot be read. What it will turn out to have risen by meanwhile is nobody's. As `read`."""
+        ended: list[tuple[Account, Share]] = []
+        self._gap = True
+        for share in self.running.values():
+            share.reset = True
+        for edge in edges:
+            changed = self._apply(edge, ended)
+            if changed is not None:
+                changed.reset = True
+        self._time_ns = max(time_ns, self._time_ns)
+        return ended
+
+    def settle(self, account: Account) -> Share | None:
+        """The share of an account that runs, up to the last reading."""
+        share = self.running.get(account)
+        if share is not None:
+            self._settle(share)
+        return share
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _spend(self, amount: int, *, uncertain: bool) -> None:
+        """Divide an amount among those that run now."""
+        if not amount:
+            return
+        self.total += amount
+        if not self.running:
+            self.idle += amount
+            return
+        alone = len(self.running) == 1
+        self._overlap += not alone
+        if self._active:
+            part, self._carry = divmod(amount + self._carry, self._active)
+            self._part += part
+            self.attributed += part * self._active
+        if uncertain:
+            self._error_active += amount
+        elif not alone:
+            self._error_active += max(part, amount - part) if self._active else 0
+        self._error_waiting += amount
+
+    def _apply(self, edge: Edge, ended: list[tuple[Account, Share]]) -> Share | None:
+        account = edge.account
+        if edge.starts:
+            share = self.running[account] = Share()
+            self._active += 1
+            self._mark(share)
+            self._change_children(account.parent, 1)
+            return share
+        ending = self.running.pop(account, None)
+        if ending is None:  # it started before the counter was first read
+            return None
+        self._settle(ending)
+        self._active -= ending.children == 0
+        self._change_children(account.parent, -1)
+        ended.append((account, ending))
+        return ending
+
+    def _change_children(self, parent: Account | None, by: int) -> None:
+        share = None if parent is None else self.running.get(parent)
+        if share is None or (by < 0 and not share.children):
+            return  # it has ended already, or it began to be seen after this inner one
+        self._settle(share)
+        self._active -= share.children == 0
+        share.children += by
+        self._active += share.children == 0
+        self._mark(share)
+
+    def _settle(self, share: Share) -> None:
+        if share.children:
+            share.error += self._error_waiting - share._errors
+        else:
+            share.amount += self._part - share._parts
+            share.error += self._error_active - share._errors
+        share.overlaps += self._overlap - share._overlaps
+        self._mark(share)
+
+    def _mark(self, share: Share) -> None:
+        share._parts = self._part
+        share._errors = self._error_waiting if share.children else self._error_active
+        share._overlaps = self._overlap
+
+
+class Gauge:
+    """A value that goes up and down, read now and then: its mean and its peak since any moment.
+
+    The mean is weighted by time, each value holding until the next reading. The peak is over all readings from that
+    moment on: a lower bound of what was between them.
+    """
+
+    def __init__(self) -> None:
+        self._time_ns: int | None = None
+        """Up to when it was added up; None before the first reading."""
+        self._value = 0.0
+        self._integral = 0.0
+        self._known_ns = 0
+        self._times: list[int] = []
+        self._peaks: list[float] = []
+        """Readings that no later one exceeds: falling values, so that the first at or after a moment is the peak."""
+
+    def read(self, time_ns: int, value: float) -> None:
+        """The value now."""
+        self._advance(time_ns)
+        if self._time_ns is None:
+            self._time_ns = time_ns
+        self._value = value
+        while self._peaks and self._peaks[-1] <= value:
+            self._peaks.pop()
+            self._times.pop()
+        self._peaks.append(value)
+        self._times.append(time_ns)
+        if len(self._peaks) > _PEAKS_KEPT:  # every second one goes; what asks for its time gets the one before
+            del self._peaks[1::2]
+            del self._times[0:-1:2]
+
+    def integral(self, time_ns: int) -> tuple[float, int]:
+        """Value times nanoseconds, and nanoseconds, since the first reading.
+
+        What the first rises by between two moments over what the second does is the mean.
+        """
+        self._advance(time_ns)
+        return self._integral, self._known_ns
+
+    def peak_since(self, time_ns: int) -> float | None:
+        """The highest reading at or after that moment; None if there was none."""
+        index = bisect_left(self._times, time_ns)
+        return self._peaks[index] if index < len(self._peaks) else None
+
+    def _advance(self, time_ns: int) -> None:
+        if self._time_ns is not None and time_ns > self._time_ns:
+            self._integral += self._value * (time_ns - self._time_ns)
+            self._known_ns += time_ns - self._time_ns
+            self._time_ns = time_ns

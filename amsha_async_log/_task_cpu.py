@@ -1,0 +1,67 @@
+"""CPU time by task: each step of a task, and each call in a loop's executor, is charged to the execution it runs in.
+
+Tasks of any loop hand their steps to `loop.call_soon`, and `asyncio.to_thread` its call to `loop.run_in_executor`. On a
+loop that is measured both are wrapped, as attributes of that one loop, until the log is closed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+from ._attribution import Account
+from ._context import CURRENT
+from ._run import Run
+from ._watch import TaskClock
+
+__all__ = ["charged", "measure_loop"]
+
+
+def charged(clock: TaskClock, function: Callable[..., Any], account: Account | None) -> Callable[..., Any]:
+    """`function`, with the CPU time of its calls charged to `account`."""
+
+    def charge(*args: Any, **kwargs: Any) -> Any:
+        before = clock.switch(account)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            clock.switch(before)
+
+    return charge
+
+
+def account_here() -> Account | None:
+    """Of the execution that the calling code runs in."""
+    run = CURRENT.get().run
+    account: Account | None = run._execution._account if isinstance(run, Run) else None
+    return account
+
+
+def measure_loop(loop: asyncio.AbstractEventLoop, clock: TaskClock) -> Callable[[], None]:
+    """Measure what runs on that loop from now on. Returns what ends it."""
+    call_soon, run_in_executor = loop.call_soon, loop.run_in_executor
+    switch = clock.switch
+
+    def step(callback: Callable[..., object], *args: Any) -> None:
+        switch(account_here())
+        try:
+            callback(*args)
+        finally:
+            switch(None)
+
+    def measured_call_soon(callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+        return call_soon(step, callback, *args, context=context)
+
+    def measured_run_in_executor(executor: Any, function: Callable[..., Any], *args: Any) -> Any:
+        return run_in_executor(executor, charged(clock, function, account_here()), *args)
+
+    loop.call_soon = measured_call_soon  # type: ignore[method-assign, assignment]
+    loop.run_in_executor = measured_run_in_executor  # type: ignore[method-assign, assignment]
+
+    def end() -> None:
+        if vars(loop).get("call_soon") is measured_call_soon:  # else somebody has wrapped it again
+            del loop.call_soon
+        if vars(loop).get("run_in_executor") is measured_run_in_executor:
+            del loop.run_in_executor
+
+    return end
