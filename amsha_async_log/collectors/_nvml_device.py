@@ -83,7 +83,7 @@ class Device:
         self._slow = _Tier()
         self._kept: Fields = {}
         self._kept_unknown: Reasons = {}
-        """All of the slower tiers and the facts, as they go onto samples."""
+        """Of both slower tiers, and of the facts that could not be learnt."""
         self._backoff = Backoff()
 
     @property
@@ -146,7 +146,7 @@ class Device:
             self._read_slower(now)
         if self._kept_unknown:
             unknown |= self._kept_unknown
-        sample = self._made({**self._kept, **values}, unknown, OK)
+        sample = self._made({**self._facts, **self._kept, **values}, unknown, OK)
         if not self._pace.fast_only:
             sample.medium_age_seconds = now - self._medium.read_at or None
             sample.slow_age_seconds = now - self._slow.read_at or None
@@ -160,7 +160,7 @@ class Device:
             self._slow.read(self.handle, [] if self._pace.fast_only else self._tiers.slow, now)
             self._slow.due = now + self._pace.slow_s
             self._read_facts()
-        self._kept = {**self._facts, **self._medium.values, **self._slow.values}
+        self._kept = {**self._medium.values, **self._slow.values}
         self._kept_unknown = {**self._unknown_facts, **self._medium.unknown, **self._slow.unknown}
 
     def _read_fast(self, values: Fields, unknown: Reasons) -> None:
@@ -187,14 +187,14 @@ class Device:
         self._backoff.failed(now, at_once=failure.code not in DEVICE_WIDE)
 
     def _look_up(self) -> None:
-        """A new handle. Raises DeviceFailed."""
+        """A new handle. Raises DeviceFailed; a device that has failed is then still in the state that it was in."""
         name = "nvmlDeviceGetHandleByIndex" if self.uuid is None else "nvmlDeviceGetHandleByUUID"
         try:
             self.handle = getattr(self._nvml, name)(self.index if self.uuid is None else self.uuid)
         except Exception as error:  # noqa: BLE001 - whatever the driver does becomes a code
             code = code_of(error)
             self.is_missing = code in NOT_THERE
-            raise DeviceFailed(code, detail_of(error, name)) from None
+            raise DeviceFailed(code if self.state == OK else self.state, detail_of(error, name)) from None
 
     def _made(self, fields: Fields, unknown: Reasons, state: str) -> events.SampleGpu:
         if unknown:  # but for what was learnt earlier and does not change

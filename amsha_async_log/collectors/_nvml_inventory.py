@@ -91,11 +91,12 @@ class Inventory:
         gpu.divide(is_divided)
         left, gpu.instances = gpu.instances, []
         for number in range(most):
+            handle = None
             try:
                 handle = self._nvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu.handle, number)
                 slot = _Slot(gpu.index, handle, self._nvml.nvmlDeviceGetUUID(handle))
             except Exception as error:  # noqa: BLE001 - as above
-                if code_of(error) in NOT_THERE:
+                if handle is None and code_of(error) in NOT_THERE:
                     continue
                 gpu.instances += left
                 return []

@@ -1,6 +1,8 @@
 """What is asked of a GPU, and which fields the answers make."""
 
+import ctypes
 import time
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from ._base import MB
@@ -37,6 +39,9 @@ _SM_CLOCK: Final = 1
 _MEMORY_CLOCK: Final = 2
 """Numbers of NVML's enumerations, from the declarations of `pynvml`."""
 
+_number: Final[Callable[[Any, str], Any]] = ctypes.Structure.__getattribute__
+"""A field of a structure. Those of `pynvml` look fields up in Python, in case they are text: twice the time."""
+
 
 class Tiers(NamedTuple):
     """What is asked at every look, every few seconds, and still less often."""
@@ -64,8 +69,9 @@ def tiers(nvml: Any, own: OwnProcess, known: Fields, look_back_s: float) -> Tier
     """What one device is asked. `known`: where its total memory goes; `look_back_s`: of the first look at processes."""
 
     def put_memory(answer: Any, values: Fields, _unknown: Reasons) -> None:
-        values["gpu_memory_mb"] = answer.used / MB
-        values["gpu_memory_total_mb"] = known["gpu_memory_total_mb"] = answer.total / MB
+        values["gpu_memory_mb"] = _number(answer, "used") / MB
+        if "gpu_memory_total_mb" not in known:
+            known["gpu_memory_total_mb"] = answer.total / MB
 
     def put_processes(answer: Any, values: Fields, unknown: Reasons) -> None:
         values["gpu_processes"] = len(answer)
@@ -176,8 +182,8 @@ def _clock(nvml: Any, which: int, field: str) -> Ask:
 
 
 def _put_utilization(answer: Any, values: Fields, _unknown: Reasons) -> None:
-    values["gpu_percent"] = float(answer.gpu)
-    values["gpu_memory_percent"] = float(answer.memory)
+    values["gpu_percent"] = float(_number(answer, "gpu"))
+    values["gpu_memory_percent"] = float(_number(answer, "memory"))
 
 
 def _put_temperature(answer: int, values: Fields, _unknown: Reasons) -> None:

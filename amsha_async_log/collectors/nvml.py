@@ -150,7 +150,9 @@ class NvmlSource:
             if device.state in DRIVER_WIDE and not self._count(now) and not self._is_initialised:
                 device.state = before  # not the device has failed but the driver
                 return device.unread(self._state)
-            self._look_at = min(self._look_at, now)
+            self._look_at = now
+        elif device.is_missing:
+            self._look_at = now
         if device.state != device.told:
             if device.state != OK or device.told is not None or not device.is_expected:
                 changes.append(_changed(device, device.told, device.state, device.detail))
