@@ -147,7 +147,7 @@ def test_show_as_json_is_one_document(run: Run, log: Log) -> None:
     result = run("show", "e1", log.path, "--json")
     document = result.document
     assert result.code == 0
-    keys = "execution states steps records last_activity complete files retries configuration".split()
+    keys = "execution states steps records last_activity complete files retries configuration resources".split()
     assert list(document) == keys
     assert document["execution"]["inputs"] == {"topic": "x"}
     assert (

@@ -24,6 +24,7 @@ from ._render import (
     whole_time,
     write_json,
 )
+from ._resources import resource_lines
 
 __all__ = ["run_ls", "run_show"]
 
@@ -75,6 +76,8 @@ def _print_detail(console: Console, detail: reader.Detail) -> None:
     for line in _header(detail):
         console.print(line, soft_wrap=True)
     _print_section(console, "States", [_state_text(state) for state in detail.states])
+    if detail.resources is not None:
+        _print_section(console, "Resources", map(Text, resource_lines(detail.resources)))
     if detail.steps:
         console.print()
         console.print(_step_tree(detail.steps), soft_wrap=True)

@@ -10,6 +10,7 @@ from ._executions import executions
 from ._facts import FileUse, Retry, Setting
 from ._merge import records
 from ._report import Finding, Report, WriterReport
+from ._resources import Resources
 from ._run import Execution
 from ._tail import Follower
 from ._verify import verify
@@ -22,6 +23,7 @@ __all__ = [
     "Finding",
     "Follower",
     "Report",
+    "Resources",
     "Retry",
     "Setting",
     "State",

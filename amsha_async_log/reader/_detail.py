@@ -10,6 +10,7 @@ from ._files import StrPath, snapshot
 from ._gather import gather
 from ._lanes import Lane
 from ._lines import LineDecoder, decode_record
+from ._resources import EVENT, Resources, Share, Shares
 from ._run import PARTS, STEP_ENDS, Execution, Run
 from ._states import OPEN, Course, about_execution
 from ._writers import Line
@@ -17,6 +18,7 @@ from ._writers import Line
 __all__ = ["Detail", "ExecutionDetail", "State", "Step", "detail"]
 
 PARTICULARS: Final = LineDecoder(Particulars)
+SHARES: Final = LineDecoder(Share)
 
 
 class ExecutionDetail(Execution, kw_only=True):
@@ -81,6 +83,8 @@ class Detail(Struct, kw_only=True):
     retries: list[Retry]
     """More than its number of retries where tools or files were tried again or errors were recovered from."""
     configuration: list[Setting]
+    resources: Resources | None
+    """What it cost its machine. None: no sampler gave an account of it."""
 
 
 def detail(execution_id: str, *paths: StrPath) -> Detail | None:
@@ -97,7 +101,8 @@ def detail(execution_id: str, *paths: StrPath) -> Detail | None:
         if line.execution_id is None or str(line.execution_id) != execution_id:
             return line, None
         record, more = decode_record(data), PARTICULARS.decode(data)
-        return line, None if record is None or more is None else (record, more)
+        share = SHARES.decode(data) if line.event == EVENT else None
+        return line, None if record is None or more is None else (record, more, share)
 
     def take(told: tuple[Collector, _Story], lane: Lane, item: tuple[Line, _Found | None]) -> None:
         line, found = item
@@ -113,7 +118,7 @@ def detail(execution_id: str, *paths: StrPath) -> Detail | None:
     return None if run is None else story.finish(run, collector.finish(run))
 
 
-_Found = tuple[dict[str, Any], Particulars]
+_Found = tuple[dict[str, Any], Particulars, Share | None]
 """A line of the execution that is asked for, decoded."""
 
 
@@ -127,14 +132,17 @@ class _Story:
         self._lifecycle = False
         self._steps: dict[str, _StepStory] = {}
         self._facts = Facts()
+        self._shares = Shares()
         self._said: dict[str, Any] = {}
         """`inputs` and `outputs` from the execution's own lines."""
         self._said_plainly: dict[str, Any] = {}
         """The same from plain lines, for when the execution's own lines say nothing."""
 
-    def add(self, line: Line, record: dict[str, Any], more: Particulars) -> None:
+    def add(self, line: Line, record: dict[str, Any], more: Particulars, share: Share | None) -> None:
         self._records.append(record)
         self._facts.add(line, more, record)
+        if share is not None:
+            self._shares.add(share)
         if line.event.startswith("execution."):
             _take_payload(self._said, record)
             if line.event != "execution.state_changed" or line.state_to is not None or line.status is not None:
@@ -196,6 +204,7 @@ class _Story:
             files=self._facts.files,
             retries=self._facts.retries,
             configuration=self._facts.settings,
+            resources=self._shares.finish(),
         )
 
 

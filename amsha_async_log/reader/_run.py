@@ -5,6 +5,7 @@ from typing import Final
 from msgspec import Struct
 
 from ._attempts import Attempts
+from ._resources import EVENT
 from ._states import OPEN, Course, End, about_execution
 from ._usage import Usage
 from ._writers import Line
@@ -51,7 +52,8 @@ class Execution(Struct, kw_only=True):
     """Model calls that were made again, starts of the execution or a step with `attempt` above 1, and each further
     attempt that only other lines about the execution tell of."""
     peak_memory_mb: float | None
-    """MB of 2^20 bytes, as `peak_gpu_memory_mb`; from the samples of its writers and its own lines while it ran."""
+    """MB of 2^20 bytes, as `peak_gpu_memory_mb`; from the accounts that samplers gave of it or, without any, from the
+    samples of its writers and its own lines while it ran."""
     peak_gpu_memory_mb: float | None
     mean_cpu_percent: float | None
     lost_records: int
@@ -106,7 +108,9 @@ class Run:
         if line.parent_execution_id is not None:
             self.parent_execution_id = str(line.parent_execution_id)
         span = self.spans.setdefault(line.writer, [line.seq, line.seq])
-        span[1] = line.seq
+        attributed = line.event == EVENT and line.attribution is not None
+        if not attributed or self.end is None:  # an account comes later than the end, and what is lost between is not
+            span[1] = line.seq  # the execution's
         self.errors += line.level in _SEVERE
         event = line.event
         if event == "log":
@@ -123,6 +127,8 @@ class Run:
         elif not event.startswith(PARTS):
             self._add_plain(line)
         self.usage.add_resources(line)
+        if attributed:
+            self.usage.add_attributed(line)
 
     def _add_lifecycle(self, line: Line) -> None:
         if line.event == "execution.state_changed":

@@ -56,8 +56,10 @@ class Usage:
     def __init__(self) -> None:
         self.calls = 0
         """Lines about model calls."""
-        self.peak_memory_mb: float | None = None
-        self.peak_gpu_memory_mb: float | None = None
+        self._peak_memory_mb: float | None = None
+        self._peak_gpu_memory_mb: float | None = None
+        self._attributed_memory_mb: float | None = None
+        self._attributed_gpu_memory_mb: float | None = None
         self._called = _Sums()
         self._recorded = _Sums()
         self._reported = _Sums()
@@ -89,6 +91,13 @@ class Usage:
             self._cpu_lines[0] += 1
             self._cpu_lines[1] += cpu
 
+    def add_attributed(self, line: Line) -> None:
+        """A sampler's own account of the execution, which knows better than samples taken now and then."""
+        if line.peak_memory_mb is not None:
+            self._attributed_memory_mb = _higher(self._attributed_memory_mb, line.peak_memory_mb)
+        if line.peak_gpu_memory_mb is not None:
+            self._attributed_gpu_memory_mb = _higher(self._attributed_gpu_memory_mb, line.peak_gpu_memory_mb)
+
     def add_sample(self, line: Line) -> None:
         """A sample that one of its writers took while it ran."""
         self._add_memory(line)
@@ -99,15 +108,25 @@ class Usage:
     def add_gpu_sample(self, line: Line) -> None:
         """A sample of a GPU of its machine while it ran."""
         if line.gpu_memory_mb is not None:
-            self.peak_gpu_memory_mb = _higher(self.peak_gpu_memory_mb, line.gpu_memory_mb)
+            self._peak_gpu_memory_mb = _higher(self._peak_gpu_memory_mb, line.gpu_memory_mb)
 
     def _add_memory(self, line: Line) -> None:
         if line.memory_mb is not None:  # asked here, since nearly every line says nothing of it
-            self.peak_memory_mb = _higher(self.peak_memory_mb, line.memory_mb)
+            self._peak_memory_mb = _higher(self._peak_memory_mb, line.memory_mb)
         if line.peak_memory_mb is not None:
-            self.peak_memory_mb = _higher(self.peak_memory_mb, line.peak_memory_mb)
+            self._peak_memory_mb = _higher(self._peak_memory_mb, line.peak_memory_mb)
         if line.gpu_memory_mb is not None:
-            self.peak_gpu_memory_mb = _higher(self.peak_gpu_memory_mb, line.gpu_memory_mb)
+            self._peak_gpu_memory_mb = _higher(self._peak_gpu_memory_mb, line.gpu_memory_mb)
+
+    @property
+    def peak_memory_mb(self) -> float | None:
+        """From a sampler's account or, without any, from the samples and the execution's own lines."""
+        return self._peak_memory_mb if self._attributed_memory_mb is None else self._attributed_memory_mb
+
+    @property
+    def peak_gpu_memory_mb(self) -> float | None:
+        """Likewise."""
+        return self._peak_gpu_memory_mb if self._attributed_gpu_memory_mb is None else self._attributed_gpu_memory_mb
 
     @property
     def mean_cpu_percent(self) -> float | None:
