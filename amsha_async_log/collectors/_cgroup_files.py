@@ -56,6 +56,11 @@ class _Memory:
         """Page cache that can be dropped at once, as read last."""
         self._usage_then: int | None = None
         """Usage when it was read. None: it is to be read."""
+        self._peak_data: bytes | None = None
+        self._events_data: bytes | None = None
+        """What these files said last: mostly they say the same again."""
+        self._peak_mb = 0.0
+        self._kills: int | None = None
 
     def fill(self, sample: events.SampleCgroup, unknown: dict[str, str], *, slow: bool) -> None:
         if self._current is not None and self._stat is not None:
@@ -70,16 +75,24 @@ class _Memory:
                 unknown["memory_mb"] = reason(error)
         if self._peak is not None:
             try:
-                sample.peak_memory_mb = megabytes(number(self._peak.read(_NUMBER)))
+                data = self._peak.read(_NUMBER)
+                if data != self._peak_data:
+                    self._peak_mb = megabytes(number(data))
+                    self._peak_data = data
+                sample.peak_memory_mb = self._peak_mb
             except (OSError, ValueError) as error:
                 unknown["peak_memory_mb"] = reason(error)
         if self._events is not None:
             try:
                 data = self._events.read(_TABLE)
-                if b"\noom_kill " in data or b"oom" not in data:
-                    sample.oom_kills = value_after(data, b"\noom_kill ")
-                else:  # Linux before 4.13
+                if data != self._events_data:
+                    # Linux before 4.13 does not count them in version 1.
+                    counts = b"\noom_kill " in data or not data.startswith(b"oom_kill_disable ")
+                    self._kills = value_after(data, b"\noom_kill ") if counts else None
+                    self._events_data = data
+                if self._kills is None:
                     unknown["oom_kills"] = NOT_SUPPORTED
+                sample.oom_kills = self._kills
             except (OSError, ValueError) as error:
                 unknown["oom_kills"] = reason(error)
 
@@ -102,6 +115,10 @@ class _Cpu:
         v1 = throttled is not None and throttled.version == 1
         self._key, self._per_second = (b"\nthrottled_time ", 1_000_000_000) if v1 else (b"\nthrottled_usec ", 1_000_000)
 
+        self._stat_data: bytes | None = None
+        """What cpu.stat said last: in version 1, mostly it says the same again."""
+        self._throttled: tuple[int, float] | tuple[None, None] = (None, None)
+
     def fill(self, sample: events.SampleCgroup, now_ns: int, unknown: dict[str, str]) -> None:
         data = b""
         if self._used is not None:
@@ -114,13 +131,19 @@ class _Cpu:
         if self._stat is not None:
             try:
                 data = data if self._one_file and data else self._stat.read(_TABLE)
-                if b"nr_throttled " in data or b"usage_usec " not in data:
-                    periods, time = value_after(data, b"nr_throttled "), value_after(data, self._key)
-                    sample.throttled_periods, sample.throttled_seconds = periods, time * 1000 // self._per_second / 1000
-                else:  # the controller is not switched on for this group, which then is never throttled by itself
+                if data != self._stat_data:
+                    # No such numbers: the controller is off for this group, which then is not throttled by itself.
+                    throttles = b"nr_throttled " in data or b"usage_usec " not in data
+                    self._throttled = self._throttling(data) if throttles else (None, None)
+                    self._stat_data = data
+                sample.throttled_periods, sample.throttled_seconds = self._throttled
+                if self._throttled[0] is None:
                     unknown["throttled_periods"] = unknown["throttled_seconds"] = NOT_SUPPORTED
             except (OSError, ValueError) as error:
                 unknown["throttled_periods"] = unknown["throttled_seconds"] = reason(error)
+
+    def _throttling(self, stat: bytes) -> tuple[int, float]:
+        return value_after(stat, b"nr_throttled "), value_after(stat, self._key) * 1000 // self._per_second / 1000
 
 
 class _Processes:

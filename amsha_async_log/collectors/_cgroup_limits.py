@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from msgspec import Struct, field
 
 from ._cgroup_groups import Group, Groups
-from ._files import NOT_SUPPORTED, NOT_VISIBLE, number, read_whole, reason, value_after
+from ._files import NOT_SUPPORTED, NOT_VISIBLE, megabytes, number, read_whole, reason, value_after
 
 __all__ = ["Limits", "read_limits"]
 
@@ -20,7 +20,7 @@ _Amount = TypeVar("_Amount", int, float)
 class Limits(Struct):
     """None: not limited, unless `unknown` says why it is not known."""
 
-    memory_bytes: int | None = None
+    memory_mb: float | None = None
     cores: float | None = None
     processes: int | None = None
     unknown: dict[str, str] = field(default_factory=dict)
@@ -31,8 +31,9 @@ def read_limits(groups: Groups) -> Limits:
     """The limits in effect now. Never raises."""
     unknown: dict[str, str] = {}
     controllers = groups.controllers
+    memory = _least(controllers.get("memory"), _memory, "memory_limit_mb", unknown)
     return Limits(
-        memory_bytes=_least(controllers.get("memory"), _memory, "memory_limit_mb", unknown),
+        memory_mb=None if memory is None else megabytes(memory),
         cores=_least(controllers.get("cpu"), _cores, "cpu_limit_cores", unknown),
         processes=_least(controllers.get("pids"), _processes, "processes_limit", unknown),
         unknown=unknown,

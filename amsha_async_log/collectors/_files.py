@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Callable
 from typing import Final
@@ -66,7 +67,9 @@ def reason(error: Exception) -> str:
 
 
 def megabytes(size: int) -> float:
-    """`size` bytes in MB, cut to three digits."""
+    """`size` bytes in MB, cut to three digits. Raises ValueError if it is negative."""
+    if size < 0:
+        raise ValueError(f"not a size: {size}")
     return size * 1000 // MB / 1000
 
 
@@ -134,26 +137,31 @@ class Rate:
 
     __slots__ = ("_at", "_count", "_field", "_most", "_scale")
 
-    def __init__(self, field: str, *, unit_ns: int, most: float | None = None) -> None:
+    def __init__(self, field: str, *, unit_ns: int, most: float = math.inf) -> None:
         """A counter of `unit_ns` nanoseconds each, for `field`; `most`: what a reading above is cut to."""
         self._field = field
         self._scale = unit_ns * 10_000
         """Hundredths of a percent."""
-        self._most = most
+        self._most = most * 100
         self._count: int | None = None
         self._at = 0
 
     def percent(self, count: int, now_ns: int, unknown: dict[str, str]) -> float | None:
         """The growth since the look before, in percent, cut to two digits. None, and why: noted in `unknown`."""
-        last, elapsed = self._count, now_ns - self._at
-        if last is None or elapsed <= 0:
+        last = self._count
+        if last is None:
+            self._count = count
+            self._at = now_ns
             unknown[self._field] = NO_INTERVAL
-            if last is None:
-                self._count, self._at = count, now_ns
             return None
-        self._count, self._at = count, now_ns
+        elapsed = now_ns - self._at
+        if elapsed <= 0:
+            unknown[self._field] = NO_INTERVAL
+            return None
+        self._count = count
+        self._at = now_ns
         if count < last:
             unknown[self._field] = COUNTER_RESET
             return None
-        percent = (count - last) * self._scale // elapsed / 100
-        return percent if self._most is None or percent < self._most else self._most
+        percent = (count - last) * self._scale // elapsed
+        return percent / 100 if percent < self._most else self._most / 100

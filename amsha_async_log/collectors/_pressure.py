@@ -3,7 +3,8 @@
 from typing import Final
 
 from .. import events
-from ._files import KeptFiles, Rate, reason, value_after
+from ._base import KeptFile
+from ._files import KeptFiles, Rate, reason
 
 __all__ = ["PRESSURE_FIELDS", "Pressure"]
 
@@ -18,17 +19,34 @@ class Pressure:
 
     def __init__(self, files: KeptFiles, cpu: str, memory: str, io: str) -> None:
         """The paths of the files of one group or of the machine."""
-        opened = (
-            (field, files.open(path, field)) for field, path in zip(PRESSURE_FIELDS, (cpu, memory, io), strict=True)
-        )
         # The kernel counts up to the moment of reading, which is after the clock was read: so at most 100.
-        self._parts = [(field, file, Rate(field, unit_ns=1000, most=100.0)) for field, file in opened if file]
+        self._parts = [
+            _Part(field, file, Rate(field, unit_ns=1000, most=100.0))
+            for field, path in zip(PRESSURE_FIELDS, (cpu, memory, io), strict=True)
+            if (file := files.open(path, field))
+        ]
 
     def fill(self, sample: events.SampleHost | events.SampleCgroup, now_ns: int, unknown: dict[str, str]) -> None:
         """Read the files at `now_ns`. Never raises."""
-        for field, file, rate in self._parts:
+        for part in self._parts:
             try:
-                total = value_after(file.read(_SIZE), b" total=")
-                setattr(sample, field, rate.percent(total, now_ns, unknown))
+                data = part.file.read(_SIZE)
+                if data != part.data:
+                    part.total = int(data.partition(b"\n")[0].rpartition(b" total=")[2])
+                    part.data = data
+                setattr(sample, part.field, part.rate.percent(part.total, now_ns, unknown))
             except (OSError, ValueError) as error:
-                unknown[field] = reason(error)
+                unknown[part.field] = reason(error)
+
+
+class _Part:
+    """One file, and what it said: mostly it says the same again."""
+
+    __slots__ = ("data", "field", "file", "rate", "total")
+
+    def __init__(self, field: str, file: KeptFile, rate: Rate) -> None:
+        self.field = field
+        self.file = file
+        self.rate = rate
+        self.data: bytes | None = None
+        self.total = 0

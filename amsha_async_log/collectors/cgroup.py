@@ -13,7 +13,7 @@ from ._base import KeptFile
 from ._cgroup_files import GroupFiles
 from ._cgroup_groups import Groups, find_groups
 from ._cgroup_limits import Limits, read_limits
-from ._files import LOST, Clock, megabytes
+from ._files import LOST, Clock
 
 __all__ = ["CgroupCollector"]
 
@@ -42,6 +42,8 @@ class CgroupCollector:
         self._why = (0, "")
         """Why none can be seen, as arguments of OSError. 0: not looked for yet."""
         self._limits = Limits()
+        self._missing: dict[str, str] = {}
+        """Field to reason code, of what is not there to be read."""
         self._lost = False
         """A file of the group is gone, so it is to be looked for again."""
 
@@ -56,11 +58,10 @@ class CgroupCollector:
         if files is None:
             raise OSError(*self._why)
         limits = self._limits
-        unknown = files.files.missing | limits.unknown
+        unknown = dict(self._missing)
         sample = events.SampleCgroup(cgroup_version=self._groups.version)
         files.fill(sample, self._clock_ns(), unknown, slow=slow)
-        if limits.memory_bytes is not None:
-            sample.memory_limit_mb = megabytes(limits.memory_bytes)
+        sample.memory_limit_mb = limits.memory_mb
         sample.cpu_limit_cores = limits.cores
         sample.processes_limit = limits.processes
         if unknown:
@@ -95,6 +96,7 @@ class CgroupCollector:
                 self._membership, self._lost = membership, False
                 self._files = GroupFiles(groups)
             self._limits = read_limits(self._groups)
+            self._missing = self._files.files.missing | self._limits.unknown
         except OSError as error:
             self._let_go()
             self._why = error.errno or errno.EIO, f"the control groups of this process cannot be read: {error.strerror}"

@@ -6,7 +6,9 @@ Hot figures in microseconds, psutil's in brackets: /proc/stat 8 (29), /proc/memi
 
 import os
 import time
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
+
+import msgspec
 
 from .. import events
 from ._files import (
@@ -17,13 +19,15 @@ from ._files import (
     KeptFiles,
     megabytes,
     reason,
-    value_after,
 )
 from ._pressure import PRESSURE_FIELDS, Pressure
 
 __all__ = ["HostCollector"]
 
 _KB: Final = 1024
+
+
+_TICKS: Final = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=0)]])
 
 
 class _Source(Protocol):
@@ -113,28 +117,33 @@ class _ProcFiles:
             try:
                 busy, idle, waiting = _times(self._stat.read(256))
                 sample.cpu_percent = self._share.percent(busy, idle, waiting, unknown)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, msgspec.MsgspecError) as error:
                 unknown["cpu_percent"] = reason(error)
         if self._meminfo is not None:
             try:
-                data = self._meminfo.read(128)  # the first three lines
-                total = value_after(data, b"MemTotal:", b" kB\n")
+                total, available = _memory(self._meminfo.read(128))
+                sample.memory_mb = megabytes((total - available) * _KB)
                 sample.memory_total_mb = megabytes(total * _KB)
-                available = value_after(data, b"\nMemAvailable:", b" kB\n")
-                sample.memory_mb = megabytes(max(0, total - available) * _KB)
             except (OSError, ValueError) as error:
-                if sample.memory_total_mb is None:
-                    unknown["memory_total_mb"] = reason(error)
-                unknown["memory_mb"] = reason(error)
+                unknown["memory_mb"] = unknown["memory_total_mb"] = reason(error)
+
+
+def _memory(meminfo: bytes) -> tuple[int, int]:
+    """Kilobytes there are, and available. Raises ValueError if the first three lines do not say that."""
+    first, total, _, _, _, _, third, available, _ = meminfo.split(None, 8)
+    if first != b"MemTotal:" or third != b"MemAvailable:":
+        raise ValueError(meminfo)
+    return int(total), int(available)
 
 
 def _times(stat: bytes) -> tuple[int, int, int]:
-    """Ticks of all CPUs: busy, idle, waiting for storage. Raises ValueError if they are not there."""
-    label, *texts = stat[: stat.index(b"\n")].split(None, 9)
-    user, nice, system, idle, waiting, irq, softirq, steal = ticks = [*map(int, texts[:8])]
-    if label != b"cpu" or min(ticks) < 0:
-        raise ValueError(label)
-    # Guests' time is part of `user` and `nice`, so the two numbers after `steal` are not wanted.
+    """Ticks of all CPUs: busy, idle, waiting for storage. Raises ValueError or MsgspecError if they are not there."""
+    if not stat.startswith(b"cpu  "):
+        raise ValueError(stat)
+    # As a JSON list, the numbers are read in one go: a third faster than one by one.
+    ticks = _TICKS.decode(b"[" + stat[5 : stat.index(b"\n")].replace(b" ", b",") + b"]")
+    # Guests' time is part of the first two, so the numbers after the eighth are not wanted.
+    user, nice, system, idle, waiting, irq, softirq, steal = ticks[:8]
     return user + nice + system + irq + softirq + steal, idle, waiting
 
 

@@ -19,7 +19,6 @@ from ._files import (
     KeptFiles,
     Rate,
     megabytes,
-    number,
     read_whole,
     reason,
     value_after,
@@ -119,6 +118,9 @@ class _ProcFiles:
         self._io = files.open(f"{folder}/io", "file_read_bytes", "file_write_bytes")
         self._tasks = files.open(f"{folder}/task", "threads")
         self._descriptors = files.open(f"{folder}/fd", "open_files")
+        self._io_data = b""
+        """What the io file said last, and the two numbers in it."""
+        self._io_counts = (0, 0)
         self._open_files: int | str | None = None
         """As counted last, or why that failed. None: not yet counted."""
         self._high_water: int | str | None = None
@@ -131,16 +133,20 @@ class _ProcFiles:
         self.rss_bytes = self.read_bytes = self.write_bytes = None
         if self._statm is not None:
             try:
-                self.rss_bytes = rss = number(self._statm.read(96).split(b" ", 2)[1]) * self._page
+                self.rss_bytes = rss = int(self._statm.read(96).split(b" ", 2)[1]) * self._page
                 sample.memory_mb = megabytes(rss)
             except (OSError, ValueError, IndexError) as error:
                 unknown["memory_mb"] = reason(error)
         if self._io is not None:
             try:
                 data = self._io.read(512)
-                read, written = value_after(data, b"\nread_bytes: "), value_after(data, b"\nwrite_bytes: ")
-                self.read_bytes = sample.file_read_bytes = read
-                self.write_bytes = sample.file_write_bytes = written
+                data = data[data.index(b"\nread_bytes: ") :]  # before it are counts that each look at /proc adds to
+                if data != self._io_data:
+                    self._io_counts = value_after(data, b"\nread_bytes: "), value_after(data, b"\nwrite_bytes: ")
+                    self._io_data = data
+                self.read_bytes, self.write_bytes = self._io_counts
+                sample.file_read_bytes = self.read_bytes
+                sample.file_write_bytes = self.write_bytes
             except (OSError, ValueError) as error:
                 unknown["file_read_bytes"] = unknown["file_write_bytes"] = reason(error)
         if self._tasks is not None:
@@ -188,8 +194,9 @@ class _ProcFiles:
     @staticmethod
     def _count_descriptors(folder: KeptFile) -> int | str:
         try:
-            # Since Linux 6.2 the folder's size is their number: 2 us, and 18 us or more to list them.
-            return os.fstat(folder.fd).st_size or len(os.listdir(folder.fd))
+            # Since Linux 6.2 the folder's size is their number: 2 us, and 18 us or more to list them, one of which is
+            # then the listing's own.
+            return os.fstat(folder.fd).st_size or len(os.listdir(folder.fd)) - 1
         except OSError as error:
             return reason(error)
 
