@@ -4,6 +4,8 @@ from collections import Counter
 
 import nvml
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from amsha_async_log.collectors._nvml_backoff import LAST_S
 from amsha_async_log.collectors.nvml import NvmlSource
@@ -185,4 +187,49 @@ def test_fault_that_comes_and_goes(call, at, code, expected):
         repair(driver)
         assert by_uuid(watched.recover()) == expected
         assert_told_once(watched.changes)
+        watched.source.close()
+
+
+GPUS = st.integers(0, 2)
+NAMES = st.sampled_from(["*", *DEVICE_CALLS, *DIVIDED_CALLS])
+STEPS = st.one_of(
+    st.tuples(st.just("rule"), NAMES, GPUS, st.sampled_from(CODES)),
+    st.tuples(st.just("driver"), st.sampled_from(DRIVER_CALLS), st.sampled_from(CODES)),
+    st.tuples(
+        st.just("set"), GPUS, st.sampled_from(["lost", "gone", "mig_mode", "bad_name", "bad_uuid"]), st.integers(0, 1)
+    ),
+    st.tuples(st.just("shutdown")),
+    st.tuples(st.just("clear")),
+    st.tuples(st.just("wait"), st.sampled_from([0.1, 1.0, 5.0, 15.0, 60.0])),
+)
+
+
+def take(driver, step):
+    match step:
+        case "rule", call, gpu, code:
+            driver.configure(f"{call}@{gpu}:err={code}")
+        case "driver", call, code:
+            driver.configure(f"{call}:err={code}")
+        case "set", gpu, name, value:
+            driver.set(gpu, **{name: value})
+        case "shutdown":
+            driver.foreign_shutdown()
+        case "clear":
+            driver.clear()
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=st.lists(STEPS, max_size=25))
+def test_whatever_happens_ends_well(steps, expected):
+    with nvml.driver(RULES) as driver:
+        watched = Watched()
+        for step in steps:
+            take(driver, step)
+            watched.read(step[1] if step[0] == "wait" else 1.0)
+        driver.clear()
+        for gpu in range(3):
+            driver.set(gpu, lost=0, gone=0, mig_mode=int(gpu == 2), bad_name=0, bad_uuid=0)
+        reading = watched.recover()
+        assert (reading.state, by_uuid(reading)) == ("ok", expected)
+        assert_told_once([change for change in watched.changes if not (change[0] or "").startswith("#")])
         watched.source.close()
