@@ -79,7 +79,11 @@ class SharedCounter:
     than a unit for each account that runs) and what was used while no account could be told from another.
     """
 
-    def __init__(self, time_ns: int, value: int) -> None:
+    def __init__(self, time_ns: int, value: int, *, busy_only: bool = False) -> None:
+        """`busy_only`: what rises between two readings is used by whoever ran meanwhile, if anybody did.
+
+        So it is with what a program does (bytes). What is used all the time (energy) is spread over all the time.
+        """
         self.total: int = 0
         """What the counter has risen by since it was first read."""
         self.idle: int = 0
@@ -87,6 +91,7 @@ class SharedCounter:
         self.attributed: int = 0
         """Of it, what accounts got."""
         self.running: dict[Account, Share] = {}
+        self._busy_only = busy_only
         self._time_ns = time_ns
         self._value = value
         self._active = 0
@@ -117,11 +122,11 @@ class SharedCounter:
             rise, self._gap = 0, False
             for share in self.running.values():
                 share.reset = True
-        begin, span = self._time_ns, time_ns - self._time_ns
+        passed, span = self._passed(edges, time_ns)
         ended: list[tuple[Account, Share]] = []
         spent = 0
-        for edge in edges:
-            until = rise * min(max(edge.time_ns - begin, 0), span) // span if span > 0 else 0
+        for edge, by_then in zip(edges, passed, strict=True):
+            until = rise * by_then // span if span > 0 else 0
             self._spend(max(until - spent, 0), uncertain=True)
             spent = max(until, spent)
             changed = self._apply(edge, ended)
@@ -162,6 +167,23 @@ class SharedCounter:
         return share
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _passed(self, edges: list[Edge], time_ns: int) -> tuple[list[int], int]:
+        """How much of the time that counts had passed at each edge, and in all, since the last reading."""
+        everything = [min(max(edge.time_ns, self._time_ns), time_ns) - self._time_ns for edge in edges]
+        span = max(time_ns - self._time_ns, 0)
+        if not self._busy_only:
+            return everything, span
+        running = set(self.running)
+        busy: list[int] = []
+        last = total = 0
+        for edge, at in zip(edges, everything, strict=True):
+            total += max(at - last, 0) if running else 0
+            last = max(at, last)
+            busy.append(total)
+            (running.add if edge.starts else running.discard)(edge.account)
+        total += span - last if running else 0
+        return (busy, total) if total else (everything, span)
 
     def _spend(self, amount: int, *, uncertain: bool) -> None:
         """Divide an amount among those that run now."""

@@ -27,7 +27,7 @@ from ._operation import operation_logger
 from ._plans import Plan, plan_of
 from ._propagation import read_origin, write_origin
 from ._queue import Record, RecordQueue, Source
-from ._run import Run
+from ._run import Run, account_here
 from ._snapshot import (
     clean_text,
     degrade,
@@ -334,9 +334,12 @@ class Logger:
             carried_coroutine: Callable[P, R] = inside(context, function)
             return carried_coroutine
 
+        watch = self._core.watch
+        call = function if watch is None or watch.clock is None else watch.clock.charged(function, account_here())
+
         @functools.wraps(function)
         def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-            return context.copy().run(function, *args, **kwargs)
+            return context.copy().run(call, *args, **kwargs)
 
         return carried
 

@@ -230,9 +230,7 @@ class _Runtime:
         log = self._sampler_log
         if log is None or log.watch is None:
             return None
-        from ._sampling import (
-            make_sampler,
-        )  # loads psutil and the collectors, which a log without samples does not need
+        from ._sampling import make_sampler
 
         try:
             self.sampler = make_sampler(
@@ -388,6 +386,8 @@ class Log(Logger):
         self._unmeasure: list[Callable[[], None]] = []
         self._sampler_log: Logger | None = None
         if config.sample_interval_s:
+            from . import _sampling  # noqa: F401 - loaded here, where nobody waits for a sample yet
+
             core.watch = ExecutionWatch(by_task=config.cpu_by_task)
             self._sampler_log = Logger(core, SAMPLER_LOGGER)
 
@@ -490,8 +490,8 @@ class Log(Logger):
             return False
         if any(known is loop for known, _ in self._loops):
             return True
-        self._loops = [(known, ident) for known, ident in self._loops if not known.is_closed()]
-        self._loops.append((loop, thread_id))
+        self._loops[:] = [(known, ident) for known, ident in self._loops if not known.is_closed()]
+        self._loops.append((loop, thread_id))  # in place: a thread that is just starting reads the same list
         if watch.clock is not None:
             self._unmeasure.append(measure_loop(loop, watch.clock))
         runtime = self._runtime

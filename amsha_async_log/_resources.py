@@ -43,11 +43,12 @@ class ProcessReading:
 class _Counter:
     """A counter with the edges that came since it was last read, and the shares that are complete."""
 
-    def __init__(self, expected: Container[Account]) -> None:
+    def __init__(self, expected: Container[Account], *, busy_only: bool = False) -> None:
         self.shared: SharedCounter | None = None
         self.done: dict[Account, Share] = {}
         self.untold: int = 0
         """What accounts got that could not be told of: too late, or together with something unknown."""
+        self._busy_only = busy_only
         self._expected = expected
         """Accounts that are still to be told of."""
         self._edges: list[Edge] = []
@@ -57,7 +58,7 @@ class _Counter:
 
     def read(self, time_ns: int, value: int) -> None:
         if self.shared is None:
-            self.shared = SharedCounter(time_ns, value)
+            self.shared = SharedCounter(time_ns, value, busy_only=self._busy_only)
         self._keep(self.shared.read(time_ns, value, self._take()))
 
     def lose(self, time_ns: int) -> None:
@@ -137,7 +138,7 @@ class Resources:
         self._samples = 0
         self._marks: dict[Account, _Marks] = {}
         """Of every execution that is still to be told of."""
-        self._files = {name: _Counter(self._marks) for name in ("file_read_bytes", "file_write_bytes")}
+        self._files = {name: _Counter(self._marks, busy_only=True) for name in ("file_read_bytes", "file_write_bytes")}
         self._ending: dict[Account, Share] = {}
 
     @property

@@ -10,13 +10,14 @@ from typing import Any, Final, Protocol, Self
 from msgspec import Raw, Struct
 
 from ._arguments import exception_of
+from ._attribution import Account
 from ._context import CURRENT, Scope, enter, leave
 from ._snapshot import describe_type
 from ._states import CREATED, ENDS, TRANSITIONS, state_name
 from ._tally import Tally
 from ._watch import ExecutionWatch
 
-__all__ = ["Emitter", "Request", "Run", "is_failure", "total_tokens"]
+__all__ = ["Emitter", "Request", "Run", "account_here", "is_failure", "total_tokens"]
 
 EncodedContext = tuple[dict[str, bytes], dict[str, str]]
 """Fields as a scope keeps them, and why some had to be replaced."""
@@ -337,6 +338,13 @@ def _say_unsaid() -> None:
         except IndexError:
             return
         run._left(error)
+
+
+def account_here() -> Account | None:
+    """Of the execution that the calling code runs in; None: of none, or its log does not sample."""
+    run = CURRENT.get().run
+    account: Account | None = run._execution._account if isinstance(run, Run) else None
+    return account
 
 
 def is_failure(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from . import events
 from ._deadlines import Deadlines
 from ._resources import ProcessReading, Resources
+from ._stderr import tell
 from ._watch import ExecutionWatch
 from .collectors._base import Collector, GpuReading
 from .collectors._gc import GcPauses
@@ -21,7 +22,7 @@ from .collectors._gpu_thread import GpuThread
 from .collectors.loop import LoopProbe
 from .collectors.process import ProcessCollector
 
-__all__ = ["FORCED_S", "GPU_ADVISED_S", "Gauges", "MetricsSampler"]
+__all__ = ["FORCED_S", "GPU_ADVISED_S", "Gauges", "MetricsSampler", "Push"]
 
 FORCED_S: Final = 0.1
 """Starts and ends of executions within this time share one sample."""
@@ -76,7 +77,7 @@ class MetricsSampler:
         self._collectors: list[Collector] = [self._process, *collectors]
         self._gpu = gpu
         self._hung_ns = round(max(HUNG_S, 2 * gpu_interval_s) * 1e9)
-        self._gpu_state = "ok"
+        self._gpu_too_often = gpu_interval_s < GPU_ADVISED_S
         self._gpu_hangs = False
         self._gpu_read_ns: int | None = None
         self._gpu_missed = 0
@@ -133,7 +134,7 @@ class MetricsSampler:
         """Sample for ever."""
         loop = asyncio.get_running_loop()
         while True:
-            self._step()
+            await self._step()
             due = min(self._next_due(), self._clock() + 3_600_000_000_000)
             timer = loop.call_later(max(due - self._clock(), 0) / 1e9, self._wake.set)
             await self._wake.wait()
@@ -151,14 +152,14 @@ class MetricsSampler:
     async def _say_last_words(self) -> None:
         if self._gpu is not None and self._watch_or_resources_wait() and self._gpu.outstanding_since is None:
             self._gpu_seen.clear()
-            self._tick(self._clock(), "close")
+            await self._tick(self._clock(), "close")
             self._gpu.request()
             try:
                 await asyncio.wait_for(self._gpu_seen.wait(), _LAST_LOOK_S)
             except TimeoutError:
                 self._resources.gpu_reasons.setdefault("energy_joules", "stale")
         else:
-            self._tick(self._clock(), "close")
+            await self._tick(self._clock(), "close")
         self._tell_finished(at_once=True)
         now = self._clock()
         unmeasured = time.process_time_ns() - self._watch.measured.total_ns
@@ -194,6 +195,12 @@ class MetricsSampler:
         if self._gpu_hangs:
             self._gpu_hangs = False
             self._say_changed("gpu", "hung", reading.state, "the driver answers again")
+        if reading.devices and self._gpu_too_often:
+            self._gpu_too_often = False
+            tell(
+                f"GPUs are asked every {self._gpu_ticks.interval_ns / 1e9:g} s: below {GPU_ADVISED_S:g} s that can "
+                "slow down what runs on them; set gpu_interval_s to 1 or more, or to 0 to leave them alone"
+            )
         self._resources.add_edges(self._watch.take())
         if reading.state == "ok":
             self._resources.read_gpus(now, reading.devices)
@@ -223,7 +230,7 @@ class MetricsSampler:
             due = min(due, self._clock() + 500_000_000)
         return due
 
-    def _step(self) -> None:
+    async def _step(self) -> None:
         """Do all that is due."""
         now = self._clock()
         began = time.thread_time_ns()
@@ -231,8 +238,10 @@ class MetricsSampler:
         due = now >= self._ticks.due_ns
         if due or forced:
             late, missed = self._ticks.take(now) if due else (0, 0)
-            self._tick(now, "interval" if due else "execution", late, missed)
-            self._ticks.add_cost(time.thread_time_ns() - began)
+            cost = await self._tick(now, "interval" if due else "execution", late, missed)
+            self._ticks.add_cost(cost)
+            self._cpu_ns += cost
+            began = time.thread_time_ns()
         if self._gpu is not None:
             self._look_at_gpus(now, forced=forced)
         if self._probes and now >= self._ping_due:
@@ -242,7 +251,13 @@ class MetricsSampler:
             self._tell_finished()
         self._cpu_ns += time.thread_time_ns() - began
 
-    def _tick(self, now: int, cause: str, late: int = 0, missed: int = 0) -> None:
+    async def _tick(self, now: int, cause: str, late: int = 0, missed: int = 0) -> int:
+        """One sample of everything but the GPUs. Returns the CPU time it took.
+
+        Each read gives the GIL away and, beside threads that compute, gets it back 5 ms later: the log's other work
+        gets its turn between two sources.
+        """
+        cost = 0
         self._missed += missed
         self._samples += 1
         if self._watch.pending:
@@ -252,11 +267,16 @@ class MetricsSampler:
         if slow:
             self._slow_due = now + round(SLOW_S * 1e9)
         for collector in self._collectors:
+            began = time.thread_time_ns()
             self._collect(collector, now, cause, late, missed, slow=slow)
+            cost += time.thread_time_ns() - began
+            await asyncio.sleep(0)
+        began = time.thread_time_ns()
         for probe in self._probes:
             if not probe.closed:
                 self._push_sample(probe.sample(), probe.name, now, cause, late, missed)
         self._tell_finished()
+        return cost + time.thread_time_ns() - began
 
     def _collect(self, collector: Collector, now: int, cause: str, late: int, missed: int, *, slow: bool) -> None:
         began = time.thread_time_ns()

@@ -9,32 +9,10 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-from ._attribution import Account
-from ._context import CURRENT
-from ._run import Run
+from ._run import account_here
 from ._watch import TaskClock
 
-__all__ = ["charged", "measure_loop"]
-
-
-def charged(clock: TaskClock, function: Callable[..., Any], account: Account | None) -> Callable[..., Any]:
-    """`function`, with the CPU time of its calls charged to `account`."""
-
-    def charge(*args: Any, **kwargs: Any) -> Any:
-        before = clock.switch(account)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            clock.switch(before)
-
-    return charge
-
-
-def account_here() -> Account | None:
-    """Of the execution that the calling code runs in."""
-    run = CURRENT.get().run
-    account: Account | None = run._execution._account if isinstance(run, Run) else None
-    return account
+__all__ = ["measure_loop"]
 
 
 def measure_loop(loop: asyncio.AbstractEventLoop, clock: TaskClock) -> Callable[[], None]:
@@ -53,7 +31,7 @@ def measure_loop(loop: asyncio.AbstractEventLoop, clock: TaskClock) -> Callable[
         return call_soon(step, callback, *args, context=context)
 
     def measured_run_in_executor(executor: Any, function: Callable[..., Any], *args: Any) -> Any:
-        return run_in_executor(executor, charged(clock, function, account_here()), *args)
+        return run_in_executor(executor, clock.charged(function, account_here()), *args)
 
     loop.call_soon = measured_call_soon  # type: ignore[method-assign, assignment]
     loop.run_in_executor = measured_run_in_executor  # type: ignore[method-assign, assignment]

@@ -7,11 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from ._attribution import Account, Edge
 
 __all__ = ["ExecutionWatch", "Measured", "TaskClock"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 monotonic: Final = time.monotonic_ns
 process_time: Final = time.process_time_ns
@@ -49,6 +52,18 @@ class TaskClock(threading.local):
         self.account = account
         self.since_ns = now
         return before
+
+    def charged(self, function: Callable[P, R], account: Account | None) -> Callable[P, R]:
+        """`function`, with the CPU time of its calls charged to `account`, on whichever thread."""
+
+        def charge(*args: P.args, **kwargs: P.kwargs) -> R:
+            before = self.switch(account)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.switch(before)
+
+        return charge
 
 
 class ExecutionWatch:

@@ -55,7 +55,10 @@ def _nothing_blocks_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         with blockbuster.blockbuster_ctx() as checks:
             for check in checks.functions.values():  # options are read once, before there is a thread that could do it
                 check.can_block_in("_config_file.py", {"_of_project", "_read"})
-                check.can_block_in("_pipeline.py", {"_absolute"})
+                check.can_block_in("_pipeline.py", {"_absolute", "__init__"})
+                # /proc and /sys answer from memory, and the log's own thread reads them, not the program's loop.
+                check.can_block_in("_sampler.py", {"__init__", "_collect", "close"})
+                check.can_block_in("_sampling.py", {"make_sampler"})
             checks.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
             checks.functions["os.fsync"] = blockbuster.BlockBusterFunction(os, "fsync").activate()
             return run(runner, *args, **kwargs)

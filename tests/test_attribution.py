@@ -65,6 +65,15 @@ def test_an_edge_between_two_readings_is_placed_by_time() -> None:
     assert (share.amount, share.error, counter.idle) == (700, 1000, 300)
 
 
+def test_what_only_a_program_uses_is_spread_over_the_time_in_which_one_ran() -> None:
+    counter, one, two = SharedCounter(0, 0, busy_only=True), account("1"), account("2")
+    ended = dict(counter.read(100, 600, [start(30, one), start(40, two), end(50, one), end(60, two)]))
+    assert (ended[one].amount, ended[two].amount, counter.idle) == (300, 300, 0)
+    assert (ended[one].error, ended[two].error) == (600, 600)
+    counter.read(200, 700)
+    assert counter.idle == 100
+
+
 def test_units_that_do_not_divide_are_nobodys_until_they_do() -> None:
     counter = SharedCounter(0, 0)
     for name in "abc":
@@ -180,7 +189,7 @@ def test_truth_lies_within_the_error_wherever_the_edges_were(
     readings: list[tuple[int, int, int]], chance: object
 ) -> None:
     """Whoever used each unit, among those that ran when it was used: no share is further off than it says."""
-    counter = SharedCounter(0, 0)
+    counter = SharedCounter(0, 0, busy_only=chance.random() < 0.5)  # type: ignore[attr-defined]
     alive: list[Account] = []
     truth: dict[Account, int] = {}
     shares: dict[Account, Share] = {}

@@ -30,13 +30,16 @@ DEFAULTS = {
     "handle_sigterm": True,
     "max_record_bytes": 2**20,
     "file_mode": 0o600,
+    "sample_interval_s": 0,
+    "gpu_interval_s": None,
+    "gpu_process": False,
+    "cpu_by_task": False,
+    "loop_stall_s": 1.0,
 }
 NOT_YET = {
     "max_age_s": 1,
     "max_total_bytes": 1,
     "compression": "gzip",
-    "sample_interval_s": 1,
-    "gpu_interval_s": 1,
     "redact": True,
     "payload_bytes": 65_536,
 }
@@ -253,9 +256,21 @@ def test_option_of_a_part_to_come_may_be_given_as_off(option: str) -> None:
     assert getattr(build_config({option: off}, {}), option) == off
 
 
-@pytest.mark.parametrize("option", ["sample_interval_s", "redact", "payload_bytes", "max_age_s"])
+@pytest.mark.parametrize("option", ["redact", "payload_bytes", "max_age_s"])
 def test_option_of_a_part_to_come_may_be_off_in_the_environment(option: str) -> None:
     assert not getattr(build_config({}, {f"AMSHA_LOG_{option.upper()}": "0"}), option)
+
+
+@pytest.mark.parametrize(("text", "value"), [("none", None), ("None", None), ("0", 0), ("2", 2), ("0.5", 0.5)])
+def test_gpu_interval_is_read_from_the_environment(text: str, value: float | None) -> None:
+    assert build_config({}, {"AMSHA_LOG_GPU_INTERVAL_S": text}).gpu_interval_s == value
+
+
+@pytest.mark.parametrize("option", ["sample_interval_s", "gpu_interval_s"])
+@pytest.mark.parametrize("value", [-1, 0.005, float("nan"), True, "1", 1e12])
+def test_interval_that_cannot_be_kept_is_refused(option: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"option {option}=.*allowed is .*0\.01"):
+        build_config({option: value}, {})
 
 
 def test_config_error_is_a_value_error() -> None:
