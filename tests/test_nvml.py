@@ -94,7 +94,10 @@ def test_fast_look_costs_three_calls_for_each_device():
 
 
 def test_calls_of_slower_tiers_are_made_on_their_tiers_only():
-    per_call = {}
+    import pynvml
+
+    newest = "nvmlDeviceGetTemperatureV"
+    temperature = newest if hasattr(pynvml, newest) else "nvmlDeviceGetTemperature"  # not in each version of pynvml
     with nvml.driver() as driver:
         source = NvmlSource(medium_interval_s=5, slow_interval_s=15)
         source.read(0.0)
@@ -107,7 +110,7 @@ def test_calls_of_slower_tiers_are_made_on_their_tiers_only():
         "nvmlDeviceGetMemoryInfo_v2": 60,
         "nvmlDeviceGetTotalEnergyConsumption": 60,
         "nvmlDeviceGetPowerUsage": 12,
-        "nvmlDeviceGetTemperatureV": 12,
+        temperature: 12,
         "nvmlDeviceGetClockInfo": 24,
         "nvmlDeviceGetCurrentClocksEventReasons": 12,
         "nvmlDeviceGetTotalEccErrors": 4,
@@ -169,20 +172,31 @@ def test_reading_that_takes_long_belongs_to_its_device():
 
 
 def test_old_driver_is_asked_in_the_old_way():
-    with nvml.driver(omit=nvml.OLD_DRIVER) as driver:
-        driver.processes(0, {os.getpid(): 1 << 30})
+    with nvml.driver(omit=nvml.OLD_DRIVER):
         sample = only(NvmlSource().read(0.0))
-    assert sample.unknown is None
-    assert (sample.temperature_celsius, sample.throttle_reasons, sample.gpu_processes) == (55.0, [], 1)
+    assert (sample.temperature_celsius, sample.throttle_reasons) == (55.0, [])
     assert sample.gpu_memory_mb == 10 * 1024.0 + 512.0  # with what the driver keeps for itself
 
 
+def test_old_driver_lists_processes_where_pynvml_still_knows_how():
+    import pynvml
+
+    with nvml.driver(omit=nvml.OLD_DRIVER) as driver:
+        driver.processes(0, {os.getpid(): 1 << 30})
+        sample = only(NvmlSource().read(0.0))
+    if hasattr(pynvml, "nvmlDeviceGetComputeRunningProcesses_v2"):
+        assert (sample.gpu_processes, sample.process_gpu_memory_mb) == (1, 1024.0)
+    else:
+        assert sample.unknown == dict.fromkeys(["gpu_processes", "process_gpu_memory_mb"], "function_missing")
+
+
 def test_way_that_works_is_remembered():
-    with nvml.driver("nvmlDeviceGetTemperatureV:err=26") as driver:
+    new, old = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
+    with nvml.driver(f"{new}:err=26") as driver:
         source = NvmlSource()
         for at in range(0, 100, 5):
-            assert only(source.read(float(at))).temperature_celsius == 55.0
-        assert (driver.calls("nvmlDeviceGetTemperatureV"), driver.calls("nvmlDeviceGetTemperature")) == (1, 20)
+            assert only(source.read(float(at))).throttle_reasons == []
+        assert (driver.calls(new), driver.calls(old)) == (1, 20)
 
 
 def test_function_that_the_driver_lacks_altogether():
