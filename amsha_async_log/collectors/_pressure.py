@@ -4,7 +4,7 @@ from typing import Final
 
 from .. import events
 from ._base import KeptFile
-from ._files import KeptFiles, Rate, reason
+from ._files import KeptFiles, Rate, reason, value_after
 
 __all__ = ["PRESSURE_FIELDS", "Pressure"]
 
@@ -32,7 +32,7 @@ class Pressure:
             try:
                 data = part.file.read(_SIZE)
                 if data != part.data:
-                    part.total = int(data.partition(b"\n")[0].rpartition(b" total=")[2])
+                    part.total = value_after(data, b" total=")
                     part.data = data
                 setattr(sample, part.field, part.rate.percent(part.total, now_ns, unknown))
             except (OSError, ValueError) as error:

@@ -125,6 +125,8 @@ class _ProcFiles:
         """As counted last, or why that failed. None: not yet counted."""
         self._high_water: int | str | None = None
         """The peak as the status file told last, in bytes, or why it did not. None: not yet asked."""
+        self._highest = 0
+        """The most that was seen."""
         self._inherited = -1
         """`ru_maxrss` that another program left, in bytes: one that called exec, or the parent, whose memory a child
         borrows until then. -1: it is this program's own."""
@@ -133,8 +135,9 @@ class _ProcFiles:
         self.rss_bytes = self.read_bytes = self.write_bytes = None
         if self._statm is not None:
             try:
-                self.rss_bytes = rss = int(self._statm.read(96).split(b" ", 2)[1]) * self._page
+                rss = int(self._statm.read(96).split(b" ", 2)[1]) * self._page
                 sample.memory_mb = megabytes(rss)
+                self.rss_bytes = rss
             except (OSError, ValueError, IndexError) as error:
                 unknown["memory_mb"] = reason(error)
         if self._io is not None:
@@ -175,8 +178,8 @@ class _ProcFiles:
             self.peak_rss_bytes = None
             unknown["peak_memory_mb"] = peak
             return
-        if self.rss_bytes is not None and self.rss_bytes > peak:
-            peak = self.rss_bytes
+        # The kernel's peak is kept less exactly than what is resident, and can be a little lower.
+        self._highest = peak = max(peak, self._highest, self.rss_bytes or 0)
         self.peak_rss_bytes = peak
         sample.peak_memory_mb = megabytes(peak)
 
