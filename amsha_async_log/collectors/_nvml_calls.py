@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ._nvml_codes import DEVICE_WIDE, NO_FAULT, REFUSALS, TRY_OLDER, DeviceFailed, code_of, detail_of
+from ._nvml_codes import DEVICE_WIDE, REFUSALS, TRY_OLDER, DeviceFailed, code_of, detail_of
 
 __all__ = ["Ask", "Fields", "Put", "Reasons", "Way", "way_with", "ways_of"]
 
@@ -30,11 +30,6 @@ class Ask:
         self._ways = ways
         self._put = put
         self.again()
-
-    @property
-    def is_fault(self) -> bool:
-        """Whether the reason means that something is wrong, rather than that the device cannot tell."""
-        return self.reason not in NO_FAULT
 
     def again(self) -> None:
         """Forget what was refused, the newest function first: a driver may have been changed."""

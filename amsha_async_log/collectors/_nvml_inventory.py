@@ -24,6 +24,8 @@ class Inventory:
     def __init__(self, nvml: Any, pace: Pace, own: OwnProcess) -> None:
         self.count = 0
         """How many GPUs the driver says there are. Set before `look`."""
+        self.devices: list[Device] = []
+        """All GPUs by their numbers, each before its instances."""
         self._nvml = nvml
         self._pace = pace
         self._own = own
@@ -31,14 +33,10 @@ class Inventory:
         self._listed: int | None = None
         self._is_first = True
 
-    def devices(self) -> list[Device]:
-        """All GPUs by their numbers, each before its instances."""
-        return [device for gpu in self._gpus for device in (gpu, *gpu.instances)]
-
     def begin(self) -> None:
         """The driver has been initialised: handles of before are worth nothing."""
         self._listed = None
-        for device in self.devices():
+        for device in self.devices:
             device.begin()
 
     def look(self) -> list[Device]:
@@ -53,6 +51,7 @@ class Inventory:
             self._listed = self.count
         for gpu in self._gpus:
             gone += self._list_instances(gpu)
+        self.devices = [device for gpu in self._gpus for device in (gpu, *gpu.instances)]
         self._is_first = False
         return gone
 

@@ -75,7 +75,8 @@ class NvmlSource:
             self._initialise(now)
         if self._is_initialised and now >= self._look_at:
             self._look(now, changes)
-        devices = [self._read_device(device, now, changes) for device in self._devices()]
+        known = [] if self._inventory is None else self._inventory.devices
+        devices = [self._read_device(device, now, changes) for device in known]
         if self._state != self._told and not (self._told is None and self._state == OK):
             changes.insert(0, _changed(None, self._told, self._state, self._detail))
         self._told = self._state
@@ -137,9 +138,6 @@ class NvmlSource:
         # Given up by another part of the program, while it still works for whoever initialises it.
         self._backoff.failed(now, at_once=code == "uninitialized")
         self._look_at = self._backoff.due
-
-    def _devices(self) -> list[Device]:
-        return [] if self._inventory is None else self._inventory.devices()
 
     def _read_device(self, device: Device, now: float, changes: list[events.SampleSourceChanged]) -> events.SampleGpu:
         if not self._is_initialised:
