@@ -114,7 +114,6 @@ class _Cpu:
             files.missing.update(dict.fromkeys(fields, files.missing["cpu_percent"]))
         v1 = throttled is not None and throttled.version == 1
         self._key, self._per_second = (b"\nthrottled_time ", 1_000_000_000) if v1 else (b"\nthrottled_usec ", 1_000_000)
-
         self._stat_data: bytes | None = None
         """What cpu.stat said last: in version 1, mostly it says the same again."""
         self._throttled: tuple[int, float] | tuple[None, None] = (None, None)
