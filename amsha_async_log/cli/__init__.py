@@ -14,13 +14,15 @@ from ..exceptions import AmshaLogError, MissingExtraError
 from ._executions import run_ls, run_show
 from ._render import complain
 from ._tail import run_tail
+from ._top import LEAST_INTERVAL_S, run_top
 from ._verify import run_verify
 
 __all__ = ["app", "run"]
 
 app: typer.Typer = typer.Typer(
     name="amsha-log",
-    help="Read the logs of amsha_async_log: follow them, list executions, show one, prove that nothing is missing.",
+    help="Read the logs of amsha_async_log: follow them, watch what runs, list executions, show one, prove that nothing"
+    " is missing.",
     epilog="Example: amsha-log ls logs/",
     no_args_is_help=True,
     add_completion=False,
@@ -72,6 +74,26 @@ def show(
 ) -> None:
     """Show one execution: its states, steps, files, retries, configuration, records and errors."""
     raise typer.Exit(run_show(execution_id, paths or [], json=json))
+
+
+@app.command(
+    epilog="Example: amsha-log top logs/. Keys of the JSON: timestamp writers host processes gpus loops executions"
+    " records_per_second lost_records; what is unknown is null, with the reason under unknown."
+)
+def top(
+    paths: PathsArgument = None,
+    *,
+    interval: Annotated[
+        float, typer.Option(min=LEAST_INTERVAL_S, max=86_400, help="Seconds between two refreshes.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and exit.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document a line for each refresh.")] = False,
+) -> None:
+    """Watch a log: executions as they run, processes, event loops and GPUs. q or Ctrl-C quits."""
+    if interval != interval:  # noqa: PLR0124 - not a number passes every range
+        message = "must be a number of seconds"
+        raise typer.BadParameter(message, param_hint="--interval")
+    raise typer.Exit(run_top(paths or [], interval_s=interval, once=once, json=json))
 
 
 @app.command(epilog="Example: amsha-log verify logs/amsha.jsonl && echo nothing is missing")

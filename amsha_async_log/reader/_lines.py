@@ -146,8 +146,19 @@ class LineDecoder(Generic[S]):
 
     def _tolerant(self, data: bytes) -> S | None:
         values = decode_record(data)
-        if values is None:
-            return None
+        return None if values is None else self._piecewise(values)
+
+    def convert(self, values: dict[str, Any]) -> S | None:
+        """The struct of a line that is decoded already; None when it lacks a field without default."""
+        for value in values.values():
+            if type(value) is float and not isfinite(value):
+                return self._piecewise(values)
+        try:
+            return msgspec.convert(values, self._shape)
+        except msgspec.ValidationError:
+            return self._piecewise(values)
+
+    def _piecewise(self, values: dict[str, Any]) -> S | None:
         kept = {}
         for field in self._fields:
             if field.encode_name in values:

@@ -62,6 +62,8 @@ class Follower:
         self._positions: dict[FileId, Position] = {}
         self.unreadable: int = 0
         """Lines passed over because they are no JSON objects."""
+        self.behind: bool = False
+        """The last `poll` left something unread, since it reads only so much of a file at once."""
 
     def start(self, last: int = 10) -> list[Record]:
         """The last `last` lines (0: none), oldest first. Raises `ReadError` as `records` does."""
@@ -75,6 +77,7 @@ class Follower:
 
         A call reads at most 8 MiB of each file; the rest comes with the next. Raises `ReadError` as `records` does.
         """
+        self.behind = False
         for position in self._positions.values():
             position.absent += 1
         with ExitStack() as opened:
@@ -141,6 +144,7 @@ class Follower:
             lines, more = self._new_lines(stream)
             records += self._decoded(lines)
             if more:
+                self.behind = True
                 break
         return records
 
