@@ -57,7 +57,7 @@ class Edge:
 class Share:
     """What one account got of one counter."""
 
-    __slots__ = ("_errors", "_overlaps", "_parts", "amount", "children", "error", "overlaps", "reset")
+    __slots__ = ("_errors", "_overlaps", "_parts", "amount", "children", "error", "overlaps", "unknown")
 
     def __init__(self) -> None:
         self.amount: int = 0
@@ -67,8 +67,9 @@ class Share:
         """Accounts running that were started inside it."""
         self.overlaps: int = 0
         """Stretches of time in which others ran too."""
-        self.reset: bool = False
-        """The counter began anew, or could not be read, meanwhile: what it rose by then is not in `amount`."""
+        self.unknown: str = ""
+        """Reason code, where `amount` is not all: the counter began anew (`counter_reset`), could not be read for a
+        while (`stale`), or was first read when the account ran already (`late_start`)."""
         self._parts = self._errors = self._overlaps = 0
 
 
@@ -116,12 +117,12 @@ class SharedCounter:
         """
         edges = list(edges)
         rise = value - self._value
-        reset = self._gap or rise < 0
-        if reset:
+        unknown = "stale" if self._gap else "counter_reset" if rise < 0 else ""
+        if unknown:
             self.total += max(rise, 0)
             rise, self._gap = 0, False
             for share in self.running.values():
-                share.reset = True
+                share.unknown = unknown
         passed, span = self._passed(edges, time_ns)
         ended: list[tuple[Account, Share]] = []
         spent = 0
@@ -132,7 +133,7 @@ class SharedCounter:
             changed = self._apply(edge, ended)
             if changed is not None:  # what came before its start, or after its end, may be its own as well
                 changed.error += spent if edge.starts else rise - spent
-                changed.reset = changed.reset or reset
+                changed.unknown = changed.unknown or unknown
         self._spend(rise - spent, uncertain=bool(edges))
         self._time_ns, self._value = time_ns, value
         return ended
@@ -148,15 +149,19 @@ class SharedCounter:
 
     def lose(self, time_ns: int, edges: Iterable[Edge] = ()) -> list[tuple[Account, Share]]:
         """The counter cannot be read. What it will turn out to have risen by meanwhile is nobody's. As `read`."""
-        ended: list[tuple[Account, Share]] = []
         self._gap = True
         for share in self.running.values():
-            share.reset = True
+            share.unknown = "stale"
+        self._time_ns = max(time_ns, self._time_ns)
+        return self.miss(edges, "stale")
+
+    def miss(self, edges: Iterable[Edge], unknown: str) -> list[tuple[Account, Share]]:
+        """`edges` came while the counter was not read, so that what these accounts got is unknown. As `read`."""
+        ended: list[tuple[Account, Share]] = []
         for edge in edges:
             changed = self._apply(edge, ended)
             if changed is not None:
-                changed.reset = True
-        self._time_ns = max(time_ns, self._time_ns)
+                changed.unknown = unknown
         return ended
 
     def settle(self, account: Account) -> Share | None:

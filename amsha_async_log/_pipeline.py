@@ -59,6 +59,9 @@ __all__ = ["Log", "open_log", "open_private_log"]
 
 OPEN_TIMEOUT_S: Final = 5.0
 """Longest time `open_log` waits to learn whether the path can be written."""
+FIRST_LOOK_S: Final = 1.0
+"""Longest time that opening a log that samples waits for the first look at the machine, so that the first execution is
+measured in full. Importing and initialising `pynvml` takes a tenth of a second; a driver that hangs is not waited for."""
 GRACE_S: Final = 0.25
 """What a close allows the log's loop beyond the time-out to report, before it reports by itself."""
 RESTART_FIRST_S: Final = 0.1
@@ -95,6 +98,8 @@ class _Runtime:
     ) -> None:
         self.writer_id = secrets.token_hex(4)
         self.sampler: MetricsSampler | None = None
+        self.measured: Future[None] = Future()
+        """Set once the machine was looked at for the first time, or will not be."""
         self.opened: Future[None] = Future()
         """Set once the file is open, or may come to be. With `must_open`, an exception in it says that none will."""
         self.closed: Future[CloseReport] = Future()
@@ -229,6 +234,7 @@ class _Runtime:
     def _start_sampling(self) -> "asyncio.Future[None] | None":
         log = self._sampler_log
         if log is None or log.watch is None:
+            self.measured.set_result(None)
             return None
         from ._sampling import make_sampler
 
@@ -243,7 +249,9 @@ class _Runtime:
             )
         except Exception as error:  # noqa: BLE001 - a log must not fail because a machine cannot be measured
             tell(f"no samples are taken: {type(error).__name__}: {error}")
+            self.measured.set_result(None)
             return None
+        self.sampler.ready.add_done_callback(lambda _ready: self.measured.set_result(None))
         for loop, thread_id in self._loops:
             self.sampler.add_loop(loop, thread_id)
         log.watch.wake = self.wake_sampler
@@ -409,6 +417,8 @@ class Log(Logger):
                 if error is not None:
                     runtime.stop(0.0, "open failed")
                 self._check_opened(error)
+                if self._sampler_log is not None:
+                    runtime.measured.result(FIRST_LOOK_S)
         else:
             runtime.opened.add_done_callback(self._tell_unopened)
             self.watch_loop()
@@ -542,6 +552,9 @@ class Log(Logger):
             self.watch_loop()
         try:
             await self.aready()
+            runtime = self._runtime
+            if runtime is not None and self._sampler_log is not None and not self._queue.closed:
+                await wait_for(runtime.measured, FIRST_LOOK_S)
         except ConfigError:
             await self.aclose()
             raise

@@ -43,7 +43,7 @@ class ProcessReading:
 class _Counter:
     """A counter with the edges that came since it was last read, and the shares that are complete."""
 
-    def __init__(self, expected: Container[Account], *, busy_only: bool = False) -> None:
+    def __init__(self, expected: Container[Account], edges: Iterable[Edge] = (), *, busy_only: bool = False) -> None:
         self.shared: SharedCounter | None = None
         self.done: dict[Account, Share] = {}
         self.untold: int = 0
@@ -51,7 +51,7 @@ class _Counter:
         self._busy_only = busy_only
         self._expected = expected
         """Accounts that are still to be told of."""
-        self._edges: list[Edge] = []
+        self._edges: list[Edge] = list(edges)
 
     def add(self, edges: list[Edge]) -> None:
         self._edges += edges
@@ -59,6 +59,7 @@ class _Counter:
     def read(self, time_ns: int, value: int) -> None:
         if self.shared is None:
             self.shared = SharedCounter(time_ns, value, busy_only=self._busy_only)
+            self._keep(self.shared.miss(self._take(), "late_start"))
         self._keep(self.shared.read(time_ns, value, self._take()))
 
     def lose(self, time_ns: int) -> None:
@@ -72,13 +73,15 @@ class _Counter:
         """Is its share complete, or will it never be?"""
         return account in self.done or self.shared is None or not (self._edges or account in self.shared.running)
 
-    def told(self, account: Account) -> Share | None:
-        """Its share, to be told of now. None: nothing is known of it, or not everything."""
+    def told(self, account: Account) -> tuple[Share | None, str]:
+        """Its share, to be told of now, or None and the code of why not all of it is known."""
         share = self.done.pop(account, None)
-        if share is not None and share.reset:
+        if share is None:
+            return None, "not_supported" if self.shared is None else "stale"
+        if share.unknown:
             self.untold += share.amount
-            return None
-        return share
+            return None, share.unknown
+        return share, ""
 
     def totals(self) -> dict[str, int] | None:
         """Where everything went; None if it was never read."""
@@ -207,7 +210,8 @@ class Resources:
                 seen.add(uuid)
                 counter = self._energies.get(uuid)
                 if counter is None:
-                    counter = self._energies[uuid] = _Counter(self._marks)
+                    already = [Edge(time_ns, 0, account, starts=True) for account in self._cpu.running]
+                    counter = self._energies[uuid] = _Counter(self._marks, already)
                 counter.read(time_ns, round(device.energy_joules * 1000))
         for uuid, counter in self._energies.items():
             if uuid not in seen:
@@ -293,9 +297,9 @@ class Resources:
             said.cpu_seconds, said.cpu_error_seconds = task_ns / 1e9, marks.unmeasured_ns / 1e9
         self._describe_gauges(said, account, marks, unknown)
         for field, counter in self._files.items():
-            share = counter.told(account)
+            share, why = counter.told(account)
             if share is None:
-                unknown[field] = "not_supported" if counter.shared is None else "counter_reset"
+                unknown[field] = why
             else:
                 setattr(said, field, share.amount)
                 setattr(said, field.replace("_bytes", "_error_bytes"), share.error)
@@ -334,14 +338,15 @@ class Resources:
 
     def _describe_energy(self, said: events.MetricsExecution, account: Account, unknown: dict[str, str]) -> None:
         told = [(counter, counter.told(account)) for counter in self._energies.values()]
-        shares = [share for _, share in told if share is not None]
+        shares = [share for _, (share, _) in told if share is not None]
         if told and len(shares) == len(told):
             said.energy_joules = sum(share.amount for share in shares) / 1000
             said.energy_error_joules = sum(share.error for share in shares) / 1000
             return
-        for counter, share in told:  # a sum with something missing would be wrong
+        for counter, (share, _) in told:  # a sum with something missing would be wrong
             counter.untold += 0 if share is None else share.amount
-        unknown["energy_joules"] = self._why_no("energy_joules", "stale" if told else "no_sample")
+        reasons = [why for _, (_, why) in told if why]
+        unknown["energy_joules"] = self._why_no("energy_joules", reasons[0] if reasons else "no_sample")
 
     def _why_no(self, field: str, otherwise: str = "no_sample") -> str:
         return self.gpu_unknown or self.gpu_reasons.get(field, otherwise)

@@ -7,6 +7,7 @@ like any record. Whatever a source does costs its own values only: they are abse
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any, Final
 
 from msgspec import Struct
@@ -82,6 +83,8 @@ class MetricsSampler:
         self._gpu_read_ns: int | None = None
         self._gpu_missed = 0
         self._gpu_seen = asyncio.Event()
+        self.ready: Future[None] = Future()
+        """Set once every source was looked at for the first time: what starts from now on is measured in full."""
         self._stall_ns = round(loop_stall_s * 1e9)
         self._ping_ns = round(min(max(interval_s / 4, _PING_LEAST_S), _PING_MOST_S) * 1e9)
         self._ping_due = now
@@ -213,6 +216,7 @@ class MetricsSampler:
             device.missed = self._gpu_missed or None
             self._push(device, None, None)
         self._gpu_missed = 0
+        self._be_ready()
         self._gpu_ticks.add_cost(round(reading.cost_seconds * 1e9))
         self._tell_finished()
 
@@ -276,6 +280,8 @@ class MetricsSampler:
             if not probe.closed:
                 self._push_sample(probe.sample(), probe.name, now, cause, late, missed)
         self._tell_finished()
+        if self._gpu is None:
+            self._be_ready()
         return cost + time.thread_time_ns() - began
 
     def _collect(self, collector: Collector, now: int, cause: str, late: int, missed: int, *, slow: bool) -> None:
@@ -356,6 +362,10 @@ class MetricsSampler:
     def _tell_finished(self, *, at_once: bool = False) -> None:
         for account, said in self._resources.finished(self._clock(), at_once=at_once):
             self._push(said, account.scope, None)
+
+    def _be_ready(self) -> None:
+        if not self.ready.done():
+            self.ready.set_result(None)
 
     def _watch_or_resources_wait(self) -> bool:
         return self._watch.pending or self._resources.waiting or self._resources.running > 0

@@ -90,7 +90,7 @@ def test_counter_that_begins_anew_counts_nothing_twice_and_says_so() -> None:
     counter.read(10, 1010)
     counter.read(20, 3)
     ((_, share),) = counter.read(30, 10, [end(30, one)])
-    assert share.reset
+    assert share.unknown == "counter_reset"
     assert (share.amount, counter.total) == (17, 17)
 
 
@@ -100,7 +100,7 @@ def test_what_is_used_while_the_counter_cannot_be_read_is_nobodys() -> None:
     counter.lose(10, [start(5, two)])
     counter.read(20, 100)
     ((_, share),) = counter.read(30, 110, [end(30, one)])
-    assert share.reset
+    assert share.unknown == "stale"
     assert (share.amount, counter.unattributed, counter.total) == (5, 100, 110)
 
 

@@ -28,6 +28,7 @@ EXPECTED: Mapping[str, Mapping[tuple[str, str], int]] = MappingProxyType(
         "process_pool": {("sweep", "completed"): 1, ("simulation", "completed"): 500},
         "standard_logging": {("billing_run", "completed"): 1},
         "sync_script": {("billing_run", "completed"): 1},
+        "what_it_cost": {("research", "completed"): 1, ("writing", "completed"): 1, ("review", "completed"): 1},
         "uvicorn_server": {("client", "completed"): 1, ("request", "completed"): 2, ("request", "failed"): 1},
     }
 )
