@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import msgspec
@@ -12,8 +13,9 @@ import nvml
 import pytest
 from support import poll, run_python
 
+from amsha_async_log.collectors import _gpu_helper
 from amsha_async_log.collectors._base import GpuReading
-from amsha_async_log.collectors._gpu_helper import Request, Setup
+from amsha_async_log.collectors._gpu_helper import Request, Setup, serve, wait_for_end
 
 HELPER = ("-m", "amsha_async_log.collectors._gpu_helper")
 WAIT_S = 20.0
@@ -132,6 +134,57 @@ def test_defect_of_the_source_is_an_answer(start):
 def test_what_is_printed_does_not_get_into_the_answers(start):
     program = "import os; from amsha_async_log.collectors import _gpu_helper as h; os.write(1, b'hello'); print('hello', flush=True); h.main()"
     assert start("-c", program).ask().state == "ok"
+
+
+class Counting:
+    """A source that tells when it was asked."""
+
+    def read(self, now: float) -> GpuReading:
+        return GpuReading(cost_seconds=now)
+
+    def close(self) -> None:
+        raise AssertionError("the system gives the driver up")
+
+
+def test_requests_that_came_together_are_answered_in_turn():
+    ours, its = socket.socketpair()
+    with ours, its:
+        ours.sendall(b'{"now":1}\n{"now":2}\n')
+        ours.shutdown(socket.SHUT_WR)
+        serve(Counting(), its.fileno())
+        its.shutdown(socket.SHUT_WR)
+        answers = b"".join(iter(lambda: ours.recv(1 << 16), b"")).splitlines()
+    assert [msgspec.json.decode(answer, type=GpuReading).cost_seconds for answer in answers] == [1.0, 2.0]
+
+
+@pytest.fixture(params=["told", "asks"])
+def _parent_watch(request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without a system that tells when a process ends."""
+    if request.param == "asks":
+        monkeypatch.delattr(os, "pidfd_open")
+        monkeypatch.setattr(_gpu_helper, "_PARENT_POLL_MS", 1)
+
+
+@pytest.mark.usefixtures("_parent_watch")
+def test_waits_until_the_other_end_is_closed():
+    ours, its = socket.socketpair()
+    with its:
+        waiting = threading.Thread(target=wait_for_end, args=(os.getppid(), its.fileno()), daemon=True)
+        waiting.start()
+        waiting.join(0.05)
+        assert waiting.is_alive()
+        ours.close()
+        waiting.join(WAIT_S)
+        assert not waiting.is_alive()
+
+
+@pytest.mark.usefixtures("_parent_watch")
+def test_does_not_wait_for_one_that_is_not_the_parent():
+    ours, its = socket.socketpair()
+    before = os.listdir("/proc/self/fd")
+    with ours, its:
+        wait_for_end(os.getpid(), its.fileno())
+        assert os.listdir("/proc/self/fd") == before
 
 
 ORPHAN = """

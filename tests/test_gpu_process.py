@@ -279,7 +279,7 @@ def test_path_that_cannot_be_passed_on(source, monkeypatch):
 
 
 def test_answer_that_is_none(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "executable", script(tmp_path / "python", "read line; echo nonsense >&0; sleep 60"))
+    monkeypatch.setattr(sys, "executable", script(tmp_path / "python", "read line; echo nonsense >&0; exec sleep 60"))
     reading = look(source())
     assert reading.state == "helper_died"
     assert (reading.changes[0].detail or "").startswith("answer not understood: ")
@@ -291,7 +291,11 @@ def test_answer_that_breaks_off(source, tmp_path, monkeypatch):
 
 
 def test_helper_that_closes_its_socket_is_killed(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "executable", script(tmp_path / "python", f"echo $$ > {tmp_path}/pid; exec sleep 60 <&-"))
+    monkeypatch.setattr(
+        sys,
+        "executable",
+        script(tmp_path / "python", f"[ -e {tmp_path}/pid ] || echo $$ > {tmp_path}/pid; exec sleep 60 <&-"),
+    )
     assert changes(look(source())) == [(None, "helper_died", "closed its socket without ending")]
     assert not is_known(int((tmp_path / "pid").read_text()))
 

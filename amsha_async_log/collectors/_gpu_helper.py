@@ -25,7 +25,7 @@ from ._base import GpuSource
 from ._gpu_states import look
 from .nvml import NvmlSource
 
-__all__ = ["REQUESTS", "Request", "Setup", "main", "serve", "watch"]
+__all__ = ["REQUESTS", "Request", "Setup", "main", "serve", "wait_for_end"]
 
 REQUESTS: Final = 0
 """Descriptor of the socket."""
@@ -58,44 +58,55 @@ def main() -> None:
     # A driver may crash once a minute; its dumps would fill the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     setup = msgspec.json.decode(sys.argv[1], type=Setup)
-    threading.Thread(target=watch, args=(setup.parent,), daemon=True).start()
-    serve(
-        NvmlSource(
-            fast_only=setup.fast_only,
-            medium_interval_s=setup.medium_interval_s,
-            slow_interval_s=setup.slow_interval_s,
-            pid=setup.parent,
-        )
+    threading.Thread(target=_end_with, args=(setup.parent,), daemon=True).start()
+    source = NvmlSource(
+        fast_only=setup.fast_only,
+        medium_interval_s=setup.medium_interval_s,
+        slow_interval_s=setup.slow_interval_s,
+        pid=setup.parent,
     )
+    serve(source, REQUESTS)
 
 
-def serve(source: GpuSource) -> None:
-    """Answer each request with what `source` reads. Returns when the other end is closed."""
+def serve(source: GpuSource, descriptor: int) -> None:
+    """Answer each request that comes in on a socket with what `source` reads. Returns when its other end is closed."""
     encode = msgspec.json.Encoder().encode
     decode = msgspec.json.Decoder(Request).decode
-    with os.fdopen(REQUESTS, "rb", closefd=False) as requests:
+    with os.fdopen(descriptor, "rb", closefd=False) as requests:
         for line in requests:
             rest = memoryview(encode(look(source, decode(line).now)) + b"\n")
             while rest:
-                rest = rest[os.write(REQUESTS, rest) :]
+                rest = rest[os.write(descriptor, rest) :]
 
 
-def watch(parent: int) -> None:
-    """End the process when the other end is closed, or `parent` has ended or is not the parent.
+def wait_for_end(parent: int, descriptor: int) -> None:
+    """Return when the other end of a socket is closed, or the process `parent` has ended or is not the parent."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # only whether the other end is closed
+    try:
+        watched = os.pidfd_open(parent)
+    except (OSError, AttributeError):  # not known to this system or not allowed; or it has ended, which is seen below
+        _wait(poll, parent, _PARENT_POLL_MS)
+        return
+    try:
+        poll.register(watched, select.POLLIN)
+        _wait(poll, parent, None)
+    finally:
+        os.close(watched)
+
+
+def _wait(poll: "select.poll", parent: int, every_ms: int | None) -> None:
+    # The parent is asked for after it has been opened: another process of the same number is not taken for it.
+    while os.getppid() == parent and not poll.poll(every_ms):
+        pass
+
+
+def _end_with(parent: int) -> None:
+    """End this process when nobody can ask any more.
 
     Without giving the driver up: the main thread may be in a call of it that never returns, and the system does so.
     """
-    poll = select.poll()
-    poll.register(REQUESTS, 0)  # only whether the other end is closed
-    timeout_ms: int | None = _PARENT_POLL_MS
-    try:
-        poll.register(os.pidfd_open(parent), select.POLLIN)
-        timeout_ms = None
-    except (OSError, AttributeError):  # not known to this system or not allowed; or it has ended, which is seen below
-        pass
-    # It has the parent's number only after it has become a parent's: another process cannot be watched by mistake.
-    while os.getppid() == parent and not poll.poll(timeout_ms):
-        pass
+    wait_for_end(parent, REQUESTS)
     os._exit(0)
 
 

@@ -89,7 +89,10 @@ class HelperSource:
         return None if self._helper is None else self._helper.pid
 
     def read(self, now: float) -> GpuReading:
-        """One look, at `now` (monotonic seconds). Waits for the helper, `start_timeout_s` or `timeout_s` at most."""
+        """One look, at `now` (monotonic seconds).
+
+        Waits for the helper, `start_timeout_s` or `timeout_s` at most, and up to 1 s for a killed one to end.
+        """
         began = self._clock()
         try:
             if self._helper is None and not self._may_start(began):
