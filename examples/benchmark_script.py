@@ -17,7 +17,10 @@ DATA = " ".join(map(str, Random(7).choices(range(1000), k=5000))).encode()
 
 def main(path: str) -> None:
     call_costs: list[int] = []
-    with open_log(path, console=False) as log, log.execution("compression_bench", inputs={"bytes": len(DATA)}) as run:
+    with (
+        open_log(path, sample_interval_s=1, console=False) as log,
+        log.execution("compression_bench", inputs={"bytes": len(DATA)}) as run,
+    ):
         for level in (1, 6):
             with run.step("benchmark", f"zlib_{level}", iterations=ITERATIONS):
                 for iteration in range(ITERATIONS):

@@ -40,7 +40,7 @@ async def crew(number: int) -> None:
 
 
 async def main(path: str) -> None:
-    async with open_log(path, level="DEBUG", console=False) as log:
+    async with open_log(path, level="DEBUG", sample_interval_s=1, console=False) as log:
         log.info("Starting %d crews", CREWS)
         results = await asyncio.gather(*(crew(number) for number in range(CREWS)), return_exceptions=True)
         log.info("All crews ended", failed=sum(isinstance(result, Exception) for result in results))

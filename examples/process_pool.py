@@ -18,7 +18,7 @@ WORKERS = 2
 
 def start_worker(path: str) -> None:
     """Open the parent's path in a worker: the parent holds it, so the worker's lines go to a sibling file."""
-    open_log(path, console=False)
+    open_log(path, sample_interval_s=1, console=False)
 
 
 def simulate(parent_execution_id: str, number: int) -> int:
@@ -33,7 +33,7 @@ def simulate(parent_execution_id: str, number: int) -> int:
 def main(path: str) -> None:
     # Workers are spawned, not forked: a process with threads is better not forked, and this works everywhere.
     with (
-        open_log(path, console=False) as log,
+        open_log(path, sample_interval_s=1, console=False) as log,
         log.execution("sweep", inputs={"runs": RUNS}) as sweep,
         ProcessPoolExecutor(WORKERS, get_context("spawn"), start_worker, (path,)) as pool,
     ):

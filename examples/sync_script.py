@@ -17,7 +17,7 @@ def price_of(order: str) -> float:
 
 
 def main(path: str) -> None:
-    with open_log(path, level="DEBUG", console=False) as log:
+    with open_log(path, level="DEBUG", sample_interval_s=1, console=False) as log:
         billing = log.child("billing").bind(tenant="acme")
         with log.execution("billing_run", inputs={"orders": len(ORDERS)}) as run:
             execution_id = run.execution_id

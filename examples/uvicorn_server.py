@@ -72,7 +72,7 @@ def ask(url: str) -> int:
 async def main(path: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        async with open_log(path, console=False) as log:
+        async with open_log(path, sample_interval_s=1, console=False) as log:
             logging.captureWarnings(capture=True)
             server = uvicorn.Server(uvicorn.Config(app, log_config=LOGGING))
             serving = asyncio.create_task(server.serve([listening]))

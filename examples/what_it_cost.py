@@ -1,6 +1,6 @@
 """What did each crew cost the machine? Three unequal crews at the same time, each told apart.
 
-Run it: python examples/what_it_cost.py [PATH]
+Run: python examples/what_it_cost.py [LOG]       then: amsha-log top --once LOG
 
 Each crew computes, holds memory and would use a GPU, more or less of each. The log samples the process, the host, its
 container, the event loop and the GPUs, and writes for each execution what it cost, how far that may be from the truth,
@@ -58,7 +58,7 @@ async def work(crew: Crew, use_gpu: Callable[[float], None]) -> None:
 
 async def main(path: str = "logs/what_it_cost.jsonl", use_gpu: Callable[[float], None] = lambda _watts: None) -> None:
     """Run the crews, then say what each cost."""
-    async with open_log(path, sample_interval_s=1, cpu_by_task=True) as log:
+    async with open_log(path, sample_interval_s=1, cpu_by_task=True, console=False) as log:
 
         async def run(crew: Crew) -> Execution:
             await asyncio.sleep(crew.starts_after_s)
@@ -82,6 +82,7 @@ async def main(path: str = "logs/what_it_cost.jsonl", use_gpu: Callable[[float],
     cpu = lines[-1]["counters"]["cpu_nanoseconds"]
     print(f"of {cpu['total'] / 1e9:.3f} s of CPU, {cpu['idle'] / 1e9:.3f} were used while no crew ran", end=" ")
     print(f"and {cpu['unattributed'] / 1e9:.3f} by nobody's task")
+    print(f"{len(executions)} executions in {path}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ async def _work(console: Console, path: Path, answers: Path, crews: int, seed: i
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("crews", total=crews)
-        async with open_log(path, level="DEBUG", console=False) as log:
+        async with open_log(path, level="DEBUG", sample_interval_s=1, console=False) as log:
             tally = await run_crews(
                 log, crews=crews, seed=seed, directory=answers, progress=lambda _line: bar.advance(task)
             )
