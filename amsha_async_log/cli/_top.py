@@ -67,36 +67,30 @@ def _show(log: LiveLog, title: str, interval_s: float) -> None:
             log.update()
             while log.behind and time.monotonic() < due:
                 log.update()
-            _draw(screen, console, log, title)
-            if not _wait(pressed, screen, console, log, title, 0.0 if log.behind else due - time.monotonic()):
+            # What is still to be read does not wait; a look at the keys comes between all the same.
+            if not _shown_until(time.monotonic() if log.behind else due, pressed, screen, console, log, title):
                 return
 
 
-def _wait(pressed: Keys, screen: Live, console: Console, log: LiveLog, title: str, for_s: float) -> bool:
-    """Until the time is over, drawing again when the terminal's size changes. False: it is enough."""
-    end = time.monotonic() + for_s
+def _shown_until(due: float, pressed: Keys, screen: Live, console: Console, log: LiveLog, title: str) -> bool:
+    """Draw, and draw again when the terminal's size changes, until the time has come. False: it is enough."""
     while True:
-        size = terminal_size()
-        typed = pressed.wait(max(0.0, end - time.monotonic()))
-        if typed is not None and (not typed or not _QUIT.isdisjoint(typed)):
-            return False
-        if time.monotonic() >= end:
+        size = _size(console)
+        lines = _lines(log, title, console.width, console.height)
+        screen.update(Text("\n", end="").join(lines), refresh=True)
+        while (typed := pressed.wait(max(0.0, due - time.monotonic()), size)) is not None:
+            if not typed or not _QUIT.isdisjoint(typed):
+                return False
+        if time.monotonic() >= due:
             return True
-        if terminal_size() != size:
-            _draw(screen, console, log, title)
 
 
-def _draw(screen: Live, console: Console, log: LiveLog, title: str) -> None:
-    _size(console)
-    lines = _lines(log, title, console.width, console.height)
-    screen.update(Text("\n", end="").join(lines), refresh=True)
-
-
-def _size(console: Console) -> None:
+def _size(console: Console) -> tuple[int, int] | None:
     """Follow the terminal: rich asks COLUMNS and LINES first, which nobody changes when a window is resized."""
     size = terminal_size()
     if size is not None:
         console.size = ConsoleDimensions(*size)
+    return size
 
 
 def _lines(log: LiveLog, title: str, width: int, height: int | None) -> list[Text]:

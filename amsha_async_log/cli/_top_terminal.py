@@ -27,13 +27,12 @@ class Keys:
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
-    def wait(self, timeout_s: float) -> bytes | None:
-        """What was typed, as soon as there is something; None when the time is over or the size has changed.
+    def wait(self, timeout_s: float, size: tuple[int, int] | None) -> bytes | None:
+        """What was typed, as soon as there is something; None when the time is over or the size is not `size`.
 
         Empty when the terminal is gone.
         """
         end = time.monotonic() + timeout_s
-        size = terminal_size()
         while True:
             left = max(0.0, end - time.monotonic())
             slice_s = min(left, _LOOK_S)
