@@ -127,6 +127,11 @@ def test_text_tells_the_error_the_way_and_the_reason(log: Log, capsys: pytest.Ca
     assert "  memory, peak 120.0 MB\n" in out
 
 
+def test_small_error_does_not_look_like_none(log: Log) -> None:
+    account(log, cpu_seconds=0.0004, cpu_error_seconds=0.000021)
+    assert "cpu 0.0004 s (± 2e-05, overlap)" in resource_lines(resources(log))
+
+
 def test_reason_cannot_control_the_terminal(log: Log) -> None:
     account(log, unknown={"energy_joules": "\x1b[2J"}, attribution="\x1b[31m")
     assert not any("\x1b" in line for line in resource_lines(resources(log)))

@@ -12,7 +12,8 @@ _Format = Callable[[float], str]
 
 
 def _decimals(number: int) -> _Format:
-    return lambda value: f"{value:,.{number}f}"
+    """So many decimals, unless that would make a small value look like none."""
+    return lambda value: f"{value:.1g}" if 0 < abs(value) < 0.5 * 10**-number else f"{value:,.{number}f}"
 
 
 _WORDS: Final[tuple[tuple[str, str, str, str | None, _Format], ...]] = (

@@ -18,7 +18,7 @@ from ..reader._live_views import (
 from ._render import STATUS_STYLES, clock_time, printable
 from ._top_grid import Column, grid
 
-__all__ = ["frame", "notices"]
+__all__ = ["frame"]
 
 _STALE_INTERVALS: Final = 3  # samples that may be missing before the age of the last one is shown
 _STALE_S: Final = 5.0  # and how old it must be in any case
@@ -29,12 +29,12 @@ def frame(view: LiveView, title: str, running: int, ended: int, width: int, heig
     """The lines of one frame; `running` and `ended` say how many executions there are. `height` None: no limit."""
     lines = [_title(view, title), _totals(view)]
     lines += [_host(view.host, view.timestamp)] if view.host is not None else []
-    lines += [Text(text, style="yellow") for text in notices(view)]
+    lines += [Text(text, style="yellow") for text in _notices(view)]
     # What the machine does may take half of the lines, so that some are left for executions.
     room = None if height is None else max(0, height // 2 - len(lines))
     for section in (_gpus(view, width), _loops(view, width), _processes(view, width)):
         if section and (room is None or room >= min(3, len(section) + 1)):
-            section = section if room is None else _cut(section, room - 1, "more")  # noqa: PLW2901
+            section = section if room is None else _cut(section, room - 1)  # noqa: PLW2901
             lines += [Text(), *section]
             room = None if room is None else room - len(section) - 1
     lines += [Text(), Text(f"{running:,} running, {ended:,} ended executions")]
@@ -45,11 +45,11 @@ def frame(view: LiveView, title: str, running: int, ended: int, width: int, heig
     return lines if height is None else lines[:height]
 
 
-def _cut(lines: list[Text], most: int, word: str) -> list[Text]:
+def _cut(lines: list[Text], most: int) -> list[Text]:
     """At most so many lines, the last of which says how many are not shown."""
     if len(lines) <= most:
         return lines
-    return [*lines[: max(0, most - 1)], Text(f"+ {len(lines) - max(0, most - 1)} {word}", style="dim")]
+    return [*lines[: max(0, most - 1)], Text(f"+ {len(lines) - max(0, most - 1)} more", style="dim")]
 
 
 # -- the top -----------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def _host(host: LiveHost, now: float) -> Text:
     return Text("  ".join(parts) + _age(host, now), no_wrap=True)
 
 
-def notices(view: LiveView) -> list[str]:
+def _notices(view: LiveView) -> list[str]:
     """What is wrong with the sources of samples, a line for each kind."""
     found = {(source, state) for writer in view.writers for source, state in writer.sources.items() if _lives(writer)}
     return [f"{printable(source)}: {printable(state)}" for source, state in sorted(found)]
@@ -217,7 +217,7 @@ _EXECUTIONS: Final[Sequence[Column[LiveExecution]]] = (
     Column("CALLS", lambda run: f"{run.llm_calls:,}", 8),
     Column("RETRIES", lambda run: f"{run.retries:,}", 8),
     Column("ERRORS", lambda run: f"{run.errors:,}", 8, style=lambda run: "red" if run.errors else ""),
-    Column("CPU s", lambda run: _number(run.cpu_seconds, run.unknown, "cpu_seconds", 2), 16),
+    Column("CPU s", lambda run: _number(run.cpu_seconds, run.unknown, "cpu_seconds", 3), 16),
     Column("EXECUTION", lambda run: printable(run.execution_id), 40, right=False),
     Column("ENERGY J", lambda run: _number(run.energy_joules, run.unknown, "energy_joules", 1), 16),
 )
