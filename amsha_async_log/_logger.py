@@ -435,8 +435,20 @@ class Logger:
         return self._emit_rare(event, None, fields, scope, error, reasons)
 
     def emit_in(self, event: Struct, scope: Scope | None, level: str | None) -> bool:
-        """An event in a given scope (None: in none), at a given level (None: its own)."""
-        return self._emit_rare(event, level, {}, ROOT if scope is None else scope)
+        """An event of the log's own, in a given scope (None: in none), at a given level (None: its own).
+
+        It goes on the queue as it is: nobody may change it afterwards, nor have put in what could change.
+        """
+        plan = plan_of(type(event))
+        source = self._event_source(plan, type(event), plan.level if level is None else level)
+        if self._gate.level > source.levelno:
+            return False
+        if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
+            return False
+        scope = ROOT if scope is None else scope
+        if not scope.keys.isdisjoint(plan.names):
+            scope = scope.without(plan.names & scope.fields.keys())
+        return self._put(source, scope, None, event, TYPED_SIZE)
 
     @property
     def watch(self) -> ExecutionWatch | None:

@@ -61,7 +61,7 @@ OPEN_TIMEOUT_S: Final = 5.0
 """Longest time `open_log` waits to learn whether the path can be written."""
 FIRST_LOOK_S: Final = 1.0
 """Longest time that opening a log that samples waits for the first look at the machine, so that the first execution is
-measured in full. Importing and initialising `pynvml` takes a tenth of a second; a driver that hangs is not waited for."""
+measured in full. To import and initialise `pynvml` takes a tenth of a second; a driver that hangs is not waited for."""
 GRACE_S: Final = 0.25
 """What a close allows the log's loop beyond the time-out to report, before it reports by itself."""
 RESTART_FIRST_S: Final = 0.1
@@ -73,7 +73,9 @@ _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN
 ROOT_NAME: Final = "amsha"
 SAMPLER_LOGGER: Final = "amsha_async_log.sampler"
 """Value of `logger` on samples, and on what they say of executions."""
-WatchedLoop = tuple[asyncio.AbstractEventLoop, int | None]
+LoopThread = tuple[int, int]
+"""Python's id of a thread, and the system's."""
+WatchedLoop = tuple[asyncio.AbstractEventLoop, LoopThread | None]
 """A loop and, where it is known, the thread that it runs on."""
 _POLL_FIRST_S: Final = 0.0005
 _POLL_LAST_S: Final = 0.01
@@ -157,10 +159,10 @@ class _Runtime:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._wake_sampler)
 
-    def watch_loop(self, loop: asyncio.AbstractEventLoop, thread_id: int | None) -> None:
+    def watch_loop(self, loop: asyncio.AbstractEventLoop, thread: LoopThread | None) -> None:
         """Sample that event loop too."""
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._add_loop, loop, thread_id)
+            self._loop.call_soon_threadsafe(self._add_loop, loop, thread)
 
     def stop(self, timeout_s: float, reason: str) -> None:
         """Drain for at most `timeout_s`, then report in `closed`. The first request counts."""
@@ -252,8 +254,8 @@ class _Runtime:
             self.measured.set_result(None)
             return None
         self.sampler.ready.add_done_callback(lambda _ready: self.measured.set_result(None))
-        for loop, thread_id in self._loops:
-            self.sampler.add_loop(loop, thread_id)
+        for loop, thread in self._loops:
+            self.sampler.add_loop(loop, thread)
         log.watch.wake = self.wake_sampler
         return asyncio.ensure_future(self._supervise_sampling(self.sampler))
 
@@ -279,9 +281,9 @@ class _Runtime:
         if self.sampler is not None:
             self.sampler.wake()
 
-    def _add_loop(self, loop: asyncio.AbstractEventLoop, thread_id: int | None) -> None:
+    def _add_loop(self, loop: asyncio.AbstractEventLoop, thread: LoopThread | None) -> None:
         if self.sampler is not None:
-            self.sampler.add_loop(loop, thread_id)
+            self.sampler.add_loop(loop, thread)
 
     def _gauges(self) -> tuple[int, int]:
         refused = sum(levels.total() for levels in self._queue.ledger.refused.values())
@@ -491,22 +493,22 @@ class Log(Logger):
         time of its tasks is measured from now on, so call it on the loop's own thread. Returns False, and does nothing,
         where the log takes no samples. Raises RuntimeError if none is given and none runs.
         """
-        thread_id = None
+        thread = None
         if loop is None:
             loop = asyncio.get_running_loop()
-            thread_id = threading.get_ident()
+            thread = (threading.get_ident(), threading.get_native_id())
         watch = self._core.watch
         if watch is None:
             return False
         if any(known is loop for known, _ in self._loops):
             return True
         self._loops[:] = [(known, ident) for known, ident in self._loops if not known.is_closed()]
-        self._loops.append((loop, thread_id))  # in place: a thread that is just starting reads the same list
+        self._loops.append((loop, thread))  # in place: a thread that is just starting reads the same list
         if watch.clock is not None:
             self._unmeasure.append(measure_loop(loop, watch.clock))
         runtime = self._runtime
         if runtime is not None:
-            runtime.watch_loop(loop, thread_id)
+            runtime.watch_loop(loop, thread)
         return True
 
     def stats(self) -> Stats:

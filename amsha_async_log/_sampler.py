@@ -33,9 +33,11 @@ SLOW_S: Final = 5.0
 """How often what changes slowly, or costs more to read, is read again."""
 HUNG_S: Final = 5.0
 """A driver that has not answered for so long, or for two intervals, is said to hang."""
-_PING_MOST_S: Final = 0.25
-"""Between two pings of a loop: at four a second they cost 0.05 % of a core (an idle loop has to wake for each)."""
-_PING_LEAST_S: Final = 0.1
+WORKING_PING_S: Final = 0.1
+"""Between two looks at a loop that worked at the last one."""
+CALM_PING_S: Final = 1.0
+"""Between two looks at loops that all waited for work at the last one. Ten looks a second at an idle process would cost
+0.3 % of a core, since each wakes the log's thread with its caches cold."""
 _LAST_LOOK_S: Final = 0.05
 """How long a log that is being closed waits for the GPUs to answer once more."""
 
@@ -86,7 +88,7 @@ class MetricsSampler:
         self.ready: Future[None] = Future()
         """Set once every source was looked at for the first time: what starts from now on is measured in full."""
         self._stall_ns = round(loop_stall_s * 1e9)
-        self._ping_ns = round(min(max(interval_s / 4, _PING_LEAST_S), _PING_MOST_S) * 1e9)
+        self._calm_ns = round(min(max(interval_s, WORKING_PING_S), CALM_PING_S) * 1e9)
         self._ping_due = now
         self._probes: list[LoopProbe] = []
         self._gauges = gauges
@@ -114,17 +116,25 @@ class MetricsSampler:
 
     # -- on the log's own loop ---------------------------------------------------------------------------------------
 
-    def add_loop(self, loop: asyncio.AbstractEventLoop, thread_id: int | None) -> None:
-        """Watch that loop too. Loops that are closed are forgotten by themselves."""
+    def add_loop(self, loop: asyncio.AbstractEventLoop, thread: tuple[int, int] | None) -> None:
+        """Watch that loop too, which runs on a thread with these ids (Python's and the system's), if that is known.
+
+        Loops that are closed are forgotten by themselves.
+        """
         self._probes = [probe for probe in self._probes if not probe.closed]
         if any(probe.loop is loop for probe in self._probes):
             return
         name = f"{type(loop).__module__.partition('.')[0]}-{len(self._probes) + 1}"
         probe = LoopProbe(
-            loop, name, period_ns=self._ping_ns, stall_ns=self._stall_ns, on_lag=self._on_lag, clock=self._clock
+            loop,
+            name,
+            period_ns=round(WORKING_PING_S * 1e9),
+            stall_ns=self._stall_ns,
+            on_lag=self._on_lag,
+            clock=self._clock,
         )
-        if thread_id is not None:
-            probe.runs_on(thread_id)
+        if thread is not None:
+            probe.runs_on(*thread)
         self._probes.append(probe)
         self._resources.loops = True
         self._wake.set()
@@ -249,8 +259,7 @@ class MetricsSampler:
         if self._gpu is not None:
             self._look_at_gpus(now, forced=forced)
         if self._probes and now >= self._ping_due:
-            self._ping_due = now + self._ping_ns
-            self._ping()
+            self._ping(now)
         if self._resources.waiting:
             self._tell_finished()
         self._cpu_ns += time.thread_time_ns() - began
@@ -270,35 +279,43 @@ class MetricsSampler:
         slow = now >= self._slow_due
         if slow:
             self._slow_due = now + round(SLOW_S * 1e9)
+        samples: list[Struct] = []
         for collector in self._collectors:
             began = time.thread_time_ns()
-            self._collect(collector, now, cause, late, missed, slow=slow)
+            sample = self._collect(collector, slow=slow)
+            if sample is not None:
+                samples.append(self._complete(sample, collector.name, now, cause, late, missed))
             cost += time.thread_time_ns() - began
             await asyncio.sleep(0)
         began = time.thread_time_ns()
-        for probe in self._probes:
-            if not probe.closed:
-                self._push_sample(probe.sample(), probe.name, now, cause, late, missed)
+        samples += [
+            self._complete(probe.sample(), probe.name, now, cause, late, missed)
+            for probe in self._probes
+            if not probe.closed
+        ]
+        for sample in samples:  # all at once: one batch to write
+            self._push(sample, None, None)
         self._tell_finished()
         if self._gpu is None:
             self._be_ready()
         return cost + time.thread_time_ns() - began
 
-    def _collect(self, collector: Collector, now: int, cause: str, late: int, missed: int, *, slow: bool) -> None:
+    def _collect(self, collector: Collector, *, slow: bool) -> Struct | None:
         began = time.thread_time_ns()
         try:
             sample: Any = collector.collect(slow=slow)
         except OSError as error:
             self._change_state(collector.name, "unreadable", error.strerror or str(error))
-            return
+            return None
         except Exception as error:  # noqa: BLE001 - a defect of one source, which must not cost the others
             self._change_state(collector.name, "error", f"{type(error).__name__}: {error}")
-            return
+            return None
         self._change_state(collector.name, "ok", None)
         if collector is self._process:
             self._complete_process(sample, self._clock())
         sample.cost_seconds = (time.thread_time_ns() - began) / 1e9
-        self._push_sample(sample, collector.name, now, cause, late, missed)
+        read: Struct = sample
+        return read
 
     def _complete_process(self, sample: events.SampleProcess, now: int) -> None:
         process = self._process
@@ -319,7 +336,7 @@ class MetricsSampler:
         sample.log_queued, sample.log_lost = self._gauges()
         sample.running_executions = self._resources.running
 
-    def _push_sample(self, sample: Any, source: str, now: int, cause: str, late: int, missed: int) -> None:
+    def _complete(self, sample: Any, source: str, now: int, cause: str, late: int, missed: int) -> Struct:
         sample.source_state = "ok"
         sample.cause = cause
         before = self._read_ns.get(source)
@@ -328,7 +345,8 @@ class MetricsSampler:
         self._read_ns[source] = now
         sample.late_seconds = late // 1000 / 1e6
         sample.missed = missed or None
-        self._push(sample, None, None)
+        complete: Struct = sample
+        return complete
 
     def _look_at_gpus(self, now: int, *, forced: bool) -> None:
         gpu = self._gpu
@@ -347,12 +365,15 @@ class MetricsSampler:
         elif self._gpu_hangs:
             self._resources.lose_gpus(now, "hung")
 
-    def _ping(self) -> None:
+    def _ping(self, now: int) -> None:
+        calm = True
         for probe in self._probes:
-            probe.ping()
+            calm = probe.ping() and calm
             stalled = probe.stalled()
             if stalled is not None:
                 self._push(stalled, None, None)
+        period = self._calm_ns if calm else round(WORKING_PING_S * 1e9)
+        self._ping_due += ((now - self._ping_due) // period + 1) * period  # on the grid of the ticks: one wake for both
         if any(probe.closed for probe in self._probes):
             self._probes = [probe for probe in self._probes if not probe.closed]
 

@@ -20,6 +20,7 @@ HERE: Final = Path(__file__).parent
 SCRIPTS: Final = (
     "call_site",
     "executions",
+    "sampler",
     "cpu_per_record",
     "throughput",
     "overhead",

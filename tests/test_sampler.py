@@ -15,7 +15,7 @@ from typing import Any
 
 import nvml
 import pytest
-from support import poll, read_lines, user_lines
+from support import poll, read_lines, strict_loads, user_lines
 
 from amsha_async_log import ConfigError, events, open_log, reader
 from amsha_async_log._pipeline import Log
@@ -26,7 +26,9 @@ FAR = 1000.0
 
 
 def of(path: Path, event: str) -> list[dict[str, Any]]:
-    return [line for line in user_lines(path) if line["event"] == event]
+    """Lines of that event, also while the file is being written to."""
+    complete = path.read_bytes().rpartition(b"\n")[0].split(b"\n") if path.exists() else []
+    return [line for line in map(strict_loads, filter(None, complete)) if line["event"] == event]
 
 
 def metrics(path: Path) -> dict[str, dict[str, Any]]:

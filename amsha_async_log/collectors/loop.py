@@ -1,10 +1,12 @@
 """Is an event loop in time? Asked from outside: a callback is sent to it, and how long it takes to run is its lag.
 
-All that runs in the loop is that callback (about 2 us), a few times a second. While it does not come back the loop
-hangs, and the frame that holds it up can be read from its thread.
+All that runs in the loop is that callback (about 2 us), twice a second at most, and only if the loop works: one that
+waits for work is seen to do so from its thread's innermost frame, is not woken, and has a lag of zero. While the
+callback does not come back the loop hangs, and the same frames say what holds it up.
 """
 
 import asyncio
+import os
 import sys
 import sysconfig
 import threading
@@ -20,6 +22,8 @@ __all__ = ["LoopProbe", "describe_frames"]
 
 _LAGS_KEPT: Final = 4096
 _MAX_FRAMES: Final = 64
+_WAITING: Final = {("select", "selectors.py"), ("run", "runners.py"), ("run_until_complete", "base_events.py")}
+"""Function and file of the innermost frame of a loop that waits. uvloop's own code has none: its caller's is seen."""
 _STANDARD_LIBRARY: Final = sysconfig.get_paths()["stdlib"]
 _SITE: Final = sysconfig.get_paths()["purelib"]
 
@@ -48,32 +52,41 @@ class LoopProbe:
         self._on_lag = on_lag
         self._clock = clock
         self._answers: deque[tuple[int, int, int, int]] = deque(maxlen=_LAGS_KEPT)
-        """Of each ping that came back: when it was sent and ran, the loop's CPU time then, and its thread."""
+        """Of each ping that came back: when it was sent and ran, and on which thread."""
         self._sent_ns: int | None = None
         self._stall_said = False
         self._thread_id = 0
         self._lags: list[int] = []
         self._stalls = 0
-        self._first: tuple[int, int] | None = None
-        self._last: tuple[int, int] | None = None
+        self._clock_id: int | None = None
+        self._cpu: tuple[int, int] | None = None
+        """When the CPU time of its thread was last read, and what it was."""
 
     @property
     def closed(self) -> bool:
         """The loop will never run again."""
         return self.loop.is_closed()
 
-    def ping(self) -> None:
-        """Take the answers in and, if none is outstanding, send the next one."""
+    def ping(self) -> bool:
+        """Take the answers in and, if none is outstanding and the loop works, send the next one.
+
+        Returns whether it waits for work, or does not run: then there is no hurry to ask again.
+        """
         self._take_answers()
         if not self.loop.is_running():
             self._sent_ns = None  # nobody runs it: neither late nor hanging
-            return
+            return True
+        if self._sent_ns is None and _waits_for_work(sys._current_frames().get(self._thread_id)):
+            self._lags.append(0)
+            self._on_lag(0)
+            return True
         if self._sent_ns is None:
             self._sent_ns = sent = self._clock()
             try:
                 self.loop.call_soon_threadsafe(self._answer, sent)
             except RuntimeError:  # closed in between
                 self._sent_ns = None
+        return False
 
     def stalled(self) -> events.SampleLoopStalled | None:
         """What holds the loop up, once for each time it hangs."""
@@ -117,39 +130,61 @@ class LoopProbe:
         else:
             reason = "no_sample" if self.loop.is_running() else "not_running"
             sample.unknown = {"lag_max_seconds": reason, "lag_p99_seconds": reason}
-        if self._first is not None and self._last is not None and self._last[0] > self._first[0]:
-            wall, cpu = self._last[0] - self._first[0], self._last[1] - self._first[1]
-            sample.busy_percent = round(min(100 * cpu / wall, 100.0), 2)
-        else:
-            sample.unknown = {**(sample.unknown or {}), "busy_percent": "no_sample"}
+        sample.busy_percent = self._busy_percent()
+        if sample.busy_percent is None:
+            sample.unknown = {**(sample.unknown or {}), "busy_percent": "no_interval"}
         if sample.tasks is None:
             sample.unknown = {**(sample.unknown or {}), "tasks": "not_supported"}
         self._lags = []
         self._stalls = 0
-        self._first = self._last
         return sample
+
+    def runs_on(self, thread_id: int, native_id: int) -> None:
+        """It is known to run on that thread, also before it has answered for the first time."""
+        self._thread_id = thread_id
+        self._clock_id = _clock_of(native_id)
+        self._cpu = None
+
+    def _busy_percent(self) -> float | None:
+        """CPU time of the loop's thread since the last call."""
+        before, self._cpu = self._cpu, None
+        if self._clock_id is not None:
+            try:
+                self._cpu = (self._clock(), time.clock_gettime_ns(self._clock_id))
+            except OSError:  # the thread has ended
+                self._clock_id = None
+        if before is None or self._cpu is None or self._cpu[0] <= before[0]:
+            return None
+        return round(min(max(100 * (self._cpu[1] - before[1]) / (self._cpu[0] - before[0]), 0.0), 100.0), 2)
 
     def _answer(self, sent: int) -> None:
         """On the loop's thread."""
-        self._answers.append((sent, self._clock(), time.thread_time_ns(), threading.get_ident()))
+        self._answers.append((sent, self._clock(), threading.get_ident(), threading.get_native_id()))
 
     def _take_answers(self) -> None:
         while self._answers:
-            sent, ran, cpu, thread_id = self._answers.popleft()
+            sent, ran, thread_id, native_id = self._answers.popleft()
             if sent == self._sent_ns:  # else nobody ran the loop meanwhile
                 self._sent_ns = None
                 self._stall_said = False
                 lag = max(ran - sent, 0)
                 self._on_lag(lag)
                 self._lags += _as_often_as_due(lag, self._period_ns)
-            if thread_id != self._thread_id:  # its CPU time is another clock's
-                self._thread_id = thread_id
-                self._first = (ran, cpu)
-            self._last = (ran, cpu)
+            if thread_id != self._thread_id:
+                self.runs_on(thread_id, native_id)
 
-    def runs_on(self, thread_id: int) -> None:
-        """It is known to run on that thread, also before it has answered for the first time."""
-        self._thread_id = self._thread_id or thread_id
+
+def _clock_of(native_id: int) -> int | None:
+    """The clock of a thread's CPU time, by the kernel's encoding (CPUCLOCK_SCHED and CPUCLOCK_PERTHREAD_MASK).
+
+    `time.pthread_getcpuclockid` gives the same, but crashes for a thread that has ended.
+    """
+    return (~native_id << 3) | 6 if sys.platform == "linux" else None
+
+
+def _waits_for_work(frame: FrameType | None) -> bool:
+    """Is that the innermost frame of a loop that waits in its selector (asyncio), or runs no Python code (uvloop)?"""
+    return frame is not None and (frame.f_code.co_name, os.path.basename(frame.f_code.co_filename)) in _WAITING
 
 
 def _as_often_as_due(lag: int, period: int) -> list[int]:
