@@ -123,8 +123,12 @@ class SharedCounter:
             rise, self._gap = 0, False
             for share in self.running.values():
                 share.unknown = unknown
-        passed, span = self._passed(edges, time_ns)
         ended: list[tuple[Account, Share]] = []
+        if not edges:
+            self._spend(rise, uncertain=False)
+            self._time_ns, self._value = time_ns, value
+            return ended
+        passed, span = self._passed(edges, time_ns)
         spent = 0
         for edge, by_then in zip(edges, passed, strict=True):
             until = rise * by_then // span if span > 0 else 0
@@ -134,7 +138,7 @@ class SharedCounter:
             if changed is not None:  # what came before its start, or after its end, may be its own as well
                 changed.error += spent if edge.starts else rise - spent
                 changed.unknown = changed.unknown or unknown
-        self._spend(rise - spent, uncertain=bool(edges))
+        self._spend(rise - spent, uncertain=True)
         self._time_ns, self._value = time_ns, value
         return ended
 

@@ -38,6 +38,8 @@ WORKING_PING_S: Final = 0.1
 CALM_PING_S: Final = 1.0
 """Between two looks at loops that all waited for work at the last one. Ten looks a second at an idle process would cost
 0.3 % of a core, since each wakes the log's thread with its caches cold."""
+_CONTENDED_NS: Final = 3_000_000
+"""A sample of all sources takes a tenth of this, unless other threads keep the GIL."""
 _LAST_LOOK_S: Final = 0.05
 """How long a log that is being closed waits for the GPUs to answer once more."""
 
@@ -267,8 +269,8 @@ class MetricsSampler:
     async def _tick(self, now: int, cause: str, late: int = 0, missed: int = 0) -> int:
         """One sample of everything but the GPUs. Returns the CPU time it took.
 
-        Each read gives the GIL away and, beside threads that compute, gets it back 5 ms later: the log's other work
-        gets its turn between two sources.
+        Each read gives the GIL away and, beside threads that compute, gets it back 5 ms later: then the log's other
+        work gets its turn between two sources.
         """
         cost = 0
         self._missed += missed
@@ -280,14 +282,18 @@ class MetricsSampler:
         if slow:
             self._slow_due = now + round(SLOW_S * 1e9)
         samples: list[Struct] = []
-        for collector in self._collectors:
-            began = time.thread_time_ns()
-            sample = self._collect(collector, slow=slow)
-            if sample is not None:
-                samples.append(self._complete(sample, collector.name, now, cause, late, missed))
-            cost += time.thread_time_ns() - began
-            await asyncio.sleep(0)
         began = time.thread_time_ns()
+        for collector in self._collectors:
+            sample = self._collect(collector, slow=slow)
+            took = time.thread_time_ns() - began
+            began += took
+            cost += took
+            if sample is not None:
+                sample.cost_seconds = took / 1e9
+                samples.append(self._complete(sample, collector.name, now, cause, late, missed))
+            if self._clock() - now > _CONTENDED_NS:
+                await asyncio.sleep(0)
+                began = time.thread_time_ns()
         samples += [
             self._complete(probe.sample(), probe.name, now, cause, late, missed)
             for probe in self._probes
@@ -300,8 +306,8 @@ class MetricsSampler:
             self._be_ready()
         return cost + time.thread_time_ns() - began
 
-    def _collect(self, collector: Collector, *, slow: bool) -> Struct | None:
-        began = time.thread_time_ns()
+    def _collect(self, collector: Collector, *, slow: bool) -> Any:
+        """Its sample, or None."""
         try:
             sample: Any = collector.collect(slow=slow)
         except OSError as error:
@@ -313,9 +319,7 @@ class MetricsSampler:
         self._change_state(collector.name, "ok", None)
         if collector is self._process:
             self._complete_process(sample, self._clock())
-        sample.cost_seconds = (time.thread_time_ns() - began) / 1e9
-        read: Struct = sample
-        return read
+        return sample
 
     def _complete_process(self, sample: events.SampleProcess, now: int) -> None:
         process = self._process
