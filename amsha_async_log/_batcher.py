@@ -177,7 +177,8 @@ class Batcher:
 
     async def _drain(self) -> None:
         queue = self._queue
-        self._just_worked = bool(queue.items)
+        self._just_worked = bool(queue.items) and not queue.nudged
+        queue.nudged = False
         while True:
             tickets, self._tickets = self._tickets, []
             target = len(queue.items)

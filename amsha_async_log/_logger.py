@@ -437,7 +437,8 @@ class Logger:
     def emit_in(self, event: Struct, scope: Scope | None, level: str | None) -> bool:
         """An event of the log's own, in a given scope (None: in none), at a given level (None: its own).
 
-        It goes on the queue as it is: nobody may change it afterwards, nor have put in what could change.
+        It goes on the queue as it is: nobody may change it afterwards, nor have put in what could change. It wakes
+        nobody; the queue's `nudge` does.
         """
         plan = plan_of(type(event))
         source = self._event_source(plan, type(event), plan.level if level is None else level)
@@ -448,7 +449,7 @@ class Logger:
         scope = ROOT if scope is None else scope
         if not scope.keys.isdisjoint(plan.names):
             scope = scope.without(plan.names & scope.fields.keys())
-        return self._put(source, scope, None, event, TYPED_SIZE)
+        return self._queue.put_quietly(Record(now(), source, scope.text, None, event, TYPED_SIZE))
 
     @property
     def watch(self) -> ExecutionWatch | None:

@@ -244,6 +244,7 @@ class _Runtime:
             self.sampler = make_sampler(
                 self._config,
                 log.emit_in,
+                self._queue.nudge,
                 log.watch,
                 owner=self.writer.owner,
                 own_threads=self._queue.own_threads,

@@ -188,6 +188,8 @@ class RecordQueue:
         self.generation: int = 0
         self.loss_first: float | None = None
         self.loss_last: float = 0.0
+        self.nudged: bool = False
+        """The batcher was woken for what the log says of itself."""
         self.late_bodies: int = 0
         """Records with a `LateBody` put in so far."""
         self._reachable = False
@@ -252,6 +254,21 @@ class RecordQueue:
         else:
             self._lend(WAKING_LEND_S)
         return True
+
+    def put_quietly(self, record: Record) -> bool:
+        """Put in a record of the log's own that may wait for company; `nudge` has it written. Returns as `attend`.
+
+        Asks no bound: what the log says of itself is little, and bounded by how often it says it.
+        """
+        self.bytes_in += record.size
+        self.items.append(record)
+        return self._take_back(record) if self.sealed else True
+
+    def nudge(self) -> None:
+        """Have what waits written, without lingering for more afterwards."""
+        if self.items and self.attention_at == 0.0:
+            self.nudged = True
+            self._wake_now()
 
     def _take_back(self, record: Record) -> bool:
         """Refuse a record that is on the queue already, unless the batcher took it after all.

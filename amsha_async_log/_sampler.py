@@ -40,6 +40,10 @@ CALM_PING_S: Final = 1.0
 0.3 % of a core, since each wakes the log's thread with its caches cold."""
 _CONTENDED_NS: Final = 3_000_000
 """A sample of all sources takes a tenth of this, unless other threads keep the GIL."""
+TOGETHER_S: Final = 1.0
+"""How long samples wait for others, so that one batch is written for all: a batch costs 1 ms with caches cold."""
+_GPU_SOON_S: Final = 0.05
+"""What the GPUs say is waited for so long before the samples of the same moment are written."""
 _LAST_LOOK_S: Final = 0.05
 """How long a log that is being closed waits for the GPUs to answer once more."""
 
@@ -59,6 +63,7 @@ class MetricsSampler:
     def __init__(
         self,
         push: Push,
+        nudge: Callable[[], None],
         watch: ExecutionWatch,
         *,
         interval_s: float,
@@ -66,13 +71,19 @@ class MetricsSampler:
         gpu: GpuThread | None,
         gpu_interval_s: float,
         gpu_unknown: str | None,
+        hung_s: float = HUNG_S,
         loop_stall_s: float,
         gauges: Gauges,
         by_task: bool,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`push(event, scope, level)` takes what is to be written. `gpu_unknown`: why there is no `gpu`."""
+        """`push(event, scope, level)` takes what is to be written, `nudge()` has it written.
+
+        `gpu_unknown`: why there is no `gpu`.
+        """
         self._push = push
+        self._nudge = nudge
+        self._nudged_ns = 0
         self._watch = watch
         self._clock = clock
         now = clock()
@@ -81,7 +92,7 @@ class MetricsSampler:
         self._process = ProcessCollector()
         self._collectors: list[Collector] = [self._process, *collectors]
         self._gpu = gpu
-        self._hung_ns = round(max(HUNG_S, 2 * gpu_interval_s) * 1e9)
+        self._hung_ns = round(max(hung_s, 2 * gpu_interval_s) * 1e9)
         self._gpu_too_often = gpu_interval_s < GPU_ADVISED_S
         self._gpu_hangs = False
         self._gpu_read_ns: int | None = None
@@ -231,6 +242,7 @@ class MetricsSampler:
         self._be_ready()
         self._gpu_ticks.add_cost(round(reading.cost_seconds * 1e9))
         self._tell_finished()
+        self._let_write(now)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -264,7 +276,17 @@ class MetricsSampler:
             self._ping(now)
         if self._resources.waiting:
             self._tell_finished()
+        self._let_write(now, at_once=forced)
         self._cpu_ns += time.thread_time_ns() - began
+
+    def _let_write(self, now: int, *, at_once: bool = False) -> None:
+        """Have the samples written, unless more are about to come: those of the GPUs, or of a second."""
+        since = None if self._gpu is None else self._gpu.outstanding_since
+        if since is not None and now / 1e9 - since < _GPU_SOON_S:
+            return
+        if at_once or now - self._nudged_ns >= TOGETHER_S * 1e9:
+            self._nudged_ns = now
+            self._nudge()
 
     async def _tick(self, now: int, cause: str, late: int = 0, missed: int = 0) -> int:
         """One sample of everything but the GPUs. Returns the CPU time it took.

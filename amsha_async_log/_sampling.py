@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from ._config import LogConfig
-from ._sampler import Gauges, MetricsSampler, Push
+from ._sampler import HUNG_S, Gauges, MetricsSampler, Push
 from ._watch import ExecutionWatch
 from .collectors._base import Collector, GpuReading, GpuSource
 from .collectors._gpu_process import HelperSource
@@ -15,9 +16,19 @@ from .collectors.nvml import NvmlSource
 
 __all__ = ["make_sampler"]
 
+_HELPER_HUNG_S: Final = 35.0
+"""A helper process has time-outs of its own (30 s for its first look); only beyond them does the thread itself hang."""
+
 
 def make_sampler(
-    config: LogConfig, push: Push, watch: ExecutionWatch, *, owner: bool, own_threads: set[int], gauges: Gauges
+    config: LogConfig,
+    push: Push,
+    nudge: Callable[[], None],
+    watch: ExecutionWatch,
+    *,
+    owner: bool,
+    own_threads: set[int],
+    gauges: Gauges,
 ) -> MetricsSampler:
     """A sampler for the loop that runs now.
 
@@ -36,11 +47,13 @@ def make_sampler(
         gpu = GpuThread(make_source, deliver, own_threads)
     sampler = MetricsSampler(
         push,
+        nudge,
         watch,
         interval_s=config.sample_interval_s,
         collectors=collectors,
         gpu=gpu,
         gpu_interval_s=gpu_interval_s or config.sample_interval_s,
+        hung_s=_HELPER_HUNG_S if config.gpu_process else HUNG_S,
         gpu_unknown=None if gpu else "not_owner" if gpu_interval_s else "off",
         loop_stall_s=config.loop_stall_s,
         gauges=gauges,
