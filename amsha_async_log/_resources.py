@@ -46,8 +46,8 @@ class _Counter:
     def __init__(self, expected: Container[Account], edges: Iterable[Edge] = (), *, busy_only: bool = False) -> None:
         self.shared: SharedCounter | None = None
         self.done: dict[Account, Share] = {}
-        self.untold: int = 0
-        """What accounts got that could not be told of: too late, or together with something unknown."""
+        self.told: int = 0
+        """The sum of the shares that were told of. What accounts got and could not be told of is unattributed."""
         self._busy_only = busy_only
         self._expected = expected
         """Accounts that are still to be told of."""
@@ -73,30 +73,20 @@ class _Counter:
         """Is its share complete, or will it never be?"""
         return account in self.done or self.shared is None or not (self._edges or account in self.shared.running)
 
-    def told(self, account: Account) -> tuple[Share | None, str]:
-        """Its share, to be told of now, or None and the code of why not all of it is known."""
+    def take(self, account: Account) -> tuple[Share | None, str]:
+        """Its share, or None and the code of why not all of it is known."""
         share = self.done.pop(account, None)
         if share is None:
             return None, "not_supported" if self.shared is None else "stale"
-        if share.unknown:
-            self.untold += share.amount
-            return None, share.unknown
-        return share, ""
+        return (None, share.unknown) if share.unknown else (share, "")
 
     def totals(self) -> dict[str, int] | None:
         """Where everything went; None if it was never read."""
         shared = self.shared
-        if shared is None:
-            return None
-        executions = shared.attributed - self.untold
-        return _totals(shared.total, executions, shared.idle)
+        return None if shared is None else _totals(shared.total, self.told, shared.idle)
 
     def _keep(self, ended: list[tuple[Account, Share]]) -> None:
-        for account, share in ended:
-            if account in self._expected:
-                self.done[account] = share
-            else:
-                self.untold += share.amount
+        self.done.update((account, share) for account, share in ended if account in self._expected)
 
     def _take(self) -> list[Edge]:
         edges, self._edges = self._edges, []
@@ -129,7 +119,7 @@ class Resources:
         self.gpu_reasons: dict[str, str] = {}
         """Field to reason, of what no GPU tells."""
         self._cpu = SharedCounter(start.time_ns, start.cpu_ns)
-        self._by_tasks = 0
+        self._cpu_told = 0
         self._energies: dict[str, _Counter] = {}
         self._rss, self._gpu_busy, self._gpu_memory = gauges = (Gauge(), Gauge(), Gauge())
         self._gauges = gauges
@@ -263,10 +253,7 @@ class Resources:
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Of each counter: `total executions idle unattributed`, as in `metrics.attribution`."""
-        cpu = self._cpu
-        totals = {
-            "cpu_nanoseconds": _totals(cpu.total, self._by_tasks if self._by_task else cpu.attributed, cpu.idle),
-        }
+        totals = {"cpu_nanoseconds": _totals(self._cpu.total, self._cpu_told, self._cpu.idle)}
         for field, counter in self._files.items():
             counted = counter.totals()
             if counted is not None:
@@ -289,18 +276,19 @@ class Resources:
         if account.ended_ns is not None:
             said.duration_seconds = (account.ended_ns - account.started_ns) // 1000 / 1e6
         said.attribution = "overlap" if cpu.overlaps else "exclusive"
-        said.cpu_seconds, said.cpu_error_seconds = cpu.amount / 1e9, cpu.error / 1e9
+        amount, error = cpu.amount, cpu.error
         if self._by_task:
-            task_ns = account.task_ns
-            self._by_tasks += task_ns
             said.attribution = "task"
-            said.cpu_seconds, said.cpu_error_seconds = task_ns / 1e9, marks.unmeasured_ns / 1e9
+            amount, error = account.task_ns, marks.unmeasured_ns
+        self._cpu_told += amount
+        said.cpu_seconds, said.cpu_error_seconds = amount / 1e9, error / 1e9
         self._describe_gauges(said, account, marks, unknown)
         for field, counter in self._files.items():
-            share, why = counter.told(account)
+            share, why = counter.take(account)
             if share is None:
                 unknown[field] = why
             else:
+                counter.told += share.amount
                 setattr(said, field, share.amount)
                 setattr(said, field.replace("_bytes", "_error_bytes"), share.error)
         self._describe_energy(said, account, unknown)
@@ -337,15 +325,15 @@ class Resources:
             unknown["peak_gpu_memory_mb"] = self._why_no("gpu_memory_mb")
 
     def _describe_energy(self, said: events.MetricsExecution, account: Account, unknown: dict[str, str]) -> None:
-        told = [(counter, counter.told(account)) for counter in self._energies.values()]
-        shares = [share for _, (share, _) in told if share is not None]
-        if told and len(shares) == len(told):
-            said.energy_joules = sum(share.amount for share in shares) / 1000
-            said.energy_error_joules = sum(share.error for share in shares) / 1000
-            return
-        for counter, (share, _) in told:  # a sum with something missing would be wrong
-            counter.untold += 0 if share is None else share.amount
-        reasons = [why for _, (_, why) in told if why]
+        taken = [(counter, *counter.take(account)) for counter in self._energies.values()]
+        known = [(counter, share) for counter, share, _ in taken if share is not None]
+        if taken and len(known) == len(taken):
+            for counter, share in known:
+                counter.told += share.amount
+            said.energy_joules = sum(share.amount for _, share in known) / 1000
+            said.energy_error_joules = sum(share.error for _, share in known) / 1000
+            return  # a sum with something missing would be wrong
+        reasons = [why for _, _, why in taken if why]
         unknown["energy_joules"] = self._why_no("energy_joules", reasons[0] if reasons else "no_sample")
 
     def _why_no(self, field: str, otherwise: str = "no_sample") -> str:

@@ -27,7 +27,17 @@ ORDER = [module for row in ROWS for module in row]
 FRONTEND = {"_logger", "execution", "_queue", "_snapshot", "records", "events", "_context"}
 BACKEND = {"_batcher", "_writer"}
 READER_MAY_IMPORT = {"records", "events", "exceptions"}
-MAY_DEFINE_COROUTINES = {"_sampler", "_waiting", "_batcher", "_pipeline", "_registry", "_run", "_joined", "_observe", "cli"}
+MAY_DEFINE_COROUTINES = {
+    "_sampler",
+    "_waiting",
+    "_batcher",
+    "_pipeline",
+    "_registry",
+    "_run",
+    "_joined",
+    "_observe",
+    "cli",
+}
 
 
 def sources(package: Path) -> Iterator[tuple[str, Path]]:
