@@ -172,15 +172,12 @@ class Resources:
         self._samples += 1
         if reading.rss_bytes is not None:
             self._rss.read(reading.time_ns, reading.rss_bytes)
-        self._peak_rss = peak = reading.peak_rss_bytes
+        self._peak_rss = reading.peak_rss_bytes
         for account in self._ending:
             marks = self._marks[account]
             if not marks.ended_ns:  # the first sample after its end: what comes later is no longer its own
                 marks.ended_ns = reading.time_ns
-                marks.samples = self._samples - marks.samples
-                marks.rss_peak = self._rss.peak_since(account.started_ns)
-                if peak is not None and marks.peak_rss is not None and peak > marks.peak_rss:
-                    marks.rss_peak = float(peak)  # the high-water mark rose while it ran: exact
+                self._note_samples(account, marks)
 
     def read_gpus(self, time_ns: int, devices: Iterable[events.SampleGpu]) -> None:
         """What all GPUs said at that moment."""
@@ -224,7 +221,9 @@ class Resources:
         for account, share in list(self._ending.items()):
             marks = self._marks[account]
             if not marks.ended_ns:
-                continue
+                if not at_once:
+                    continue
+                self._note_samples(account, marks)
             late = at_once or now_ns - marks.ended_ns > _LATE_NS
             if late or all(counter.knows(account) for counter in self._energies.values()):
                 known.append((account, self._describe(account, share, marks)))
@@ -242,8 +241,7 @@ class Resources:
             assert share is not None
             marks.ends = [gauge.integral(now_ns) for gauge in self._gauges]
             marks.unmeasured_ns = max(unmeasured_ns - marks.unmeasured_ns, 0)
-            marks.samples = self._samples - marks.samples
-            marks.rss_peak = self._rss.peak_since(account.started_ns)
+            self._note_samples(account, marks)
             for counter in self._counters:
                 so_far = None if counter.shared is None else counter.shared.settle(account)
                 if so_far is not None:
@@ -269,6 +267,14 @@ class Resources:
     @property
     def _counters(self) -> list[_Counter]:
         return [*self._files.values(), *self._energies.values()]
+
+    def _note_samples(self, account: Account, marks: _Marks) -> None:
+        """How often the process was sampled while it ran, and the most memory that was seen."""
+        peak = self._peak_rss
+        marks.samples = self._samples - marks.samples
+        marks.rss_peak = self._rss.peak_since(account.started_ns)
+        if peak is not None and marks.peak_rss is not None and peak > marks.peak_rss:
+            marks.rss_peak = float(peak)  # the high-water mark rose while it ran: exact
 
     def _describe(self, account: Account, cpu: Share, marks: _Marks) -> events.MetricsExecution:
         unknown: dict[str, str] = {}

@@ -5,6 +5,7 @@ like any record. Whatever a source does costs its own values only: they are abse
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -176,16 +177,15 @@ class MetricsSampler:
             self.close()
 
     async def _say_last_words(self) -> None:
-        if self._gpu is not None and self._watch_or_resources_wait() and self._gpu.outstanding_since is None:
-            self._gpu_seen.clear()
-            await self._tick(self._clock(), "close")
-            self._gpu.request()
-            try:
-                await asyncio.wait_for(self._gpu_seen.wait(), _LAST_LOOK_S)
-            except TimeoutError:
-                self._resources.gpu_reasons.setdefault("energy_joules", "stale")
-        else:
-            await self._tick(self._clock(), "close")
+        wanted = self._watch.pending or self._resources.waiting or self._resources.running > 0
+        self._gpu_seen.clear()
+        await self._tick(self._clock(), "close")
+        if self._gpu is not None and wanted:
+            self._gpu.request()  # unless a look is out already
+            since = self._gpu.outstanding_since
+            if since is not None and self._clock() / 1e9 - since < _LAST_LOOK_S:  # else it hangs
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._gpu_seen.wait(), _LAST_LOOK_S)
         self._tell_finished(at_once=True)
         now = self._clock()
         unmeasured = time.process_time_ns() - self._watch.measured.total_ns
@@ -413,9 +413,6 @@ class MetricsSampler:
     def _be_ready(self) -> None:
         if not self.ready.done():
             self.ready.set_result(None)
-
-    def _watch_or_resources_wait(self) -> bool:
-        return self._watch.pending or self._resources.waiting or self._resources.running > 0
 
     def _change_state(self, source: str, state: str, detail: str | None) -> None:
         before = self._states.get(source, "ok")

@@ -32,9 +32,9 @@ class Crew(NamedTuple):
 
 
 CREWS = (
-    Crew("research", 0.0, turns=120, rounds=110_000, megabytes=60, watts=300),
-    Crew("writing", 0.2, turns=60, rounds=60_000, megabytes=240, watts=120),
-    Crew("review", 0.5, turns=40, rounds=20_000, megabytes=10, watts=30),
+    Crew("research", 0.0, turns=240, rounds=110_000, megabytes=60, watts=400),
+    Crew("writing", 0.6, turns=50, rounds=60_000, megabytes=240, watts=120),
+    Crew("review", 0.9, turns=30, rounds=20_000, megabytes=10, watts=30),
 )
 
 

@@ -158,6 +158,16 @@ def test_driver_that_hangs_keeps_nothing_back_and_piles_nothing_up() -> None:
     assert not bench.resources._marks
 
 
+def test_execution_that_ended_after_the_last_sample_is_told_of_at_the_close() -> None:
+    bench = Bench(gpu_unknown="off")
+    bench.sample(rss_bytes=MB, peak_rss_bytes=MB)
+    one = bench.start()
+    bench.later(1, cpu=1)
+    bench.end(one)
+    bench.told += bench.resources.finished(bench.now, at_once=True)
+    assert bench.cost(one).cpu_seconds == 1.0
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["start", "inside", "end", "sample", "gpus", "lost", "reset", "hung"]),
