@@ -15,43 +15,39 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final
 
+from msgspec import Struct
+
 __all__ = ["Account", "Edge", "Gauge", "Share", "SharedCounter"]
 
 _PEAKS_KEPT: Final = 4096
 """Falling values in a row that a gauge remembers one by one; beyond it, neighbours are merged (upwards)."""
 
 
-class Account:
+class Account(Struct, eq=False):
     """One execution, as far as what it used is concerned. Made at its start."""
 
-    __slots__ = ("ended_ns", "parent", "resources", "scope", "started_ns", "task_ns")
-
-    def __init__(self, scope: Any, parent: "Account | None", started_ns: int) -> None:
-        self.scope: Any = scope
-        """What its lines carry."""
-        self.parent = parent
-        """The execution it was started inside of, in this process."""
-        self.started_ns = started_ns
-        self.ended_ns: int | None = None
-        self.task_ns: int = 0
-        """CPU time of its own tasks and threads, where that is measured."""
-        self.resources: Any = None
-        """What it cost, once that is known: a `metrics.execution` event."""
+    scope: Any
+    """What its lines carry."""
+    parent: "Account | None"
+    """The execution it was started inside of, in this process."""
+    started_ns: int
+    ended_ns: int | None = None
+    task_ns: int = 0
+    """CPU time of its own tasks and threads, where that is measured."""
+    resources: Any = None
+    """What it cost, once that is known: a `metrics.execution` event."""
 
 
-class Edge:
+class Edge(Struct, eq=False):
     """An account starts or ends. Times are monotonic nanoseconds."""
 
-    __slots__ = ("account", "cpu_ns", "measured_ns", "starts", "time_ns")
-
-    def __init__(self, time_ns: int, cpu_ns: int, account: Account, *, starts: bool, measured_ns: int = 0) -> None:
-        self.time_ns = time_ns
-        self.cpu_ns = cpu_ns
-        """CPU time of the process at that moment."""
-        self.measured_ns = measured_ns
-        """Of it, what was measured task by task."""
-        self.account = account
-        self.starts = starts
+    time_ns: int
+    cpu_ns: int
+    """CPU time of the process at that moment."""
+    account: Account
+    starts: bool
+    measured_ns: int = 0
+    """Of the CPU time, what was measured task by task."""
 
 
 class Share:

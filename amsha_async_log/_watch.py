@@ -83,11 +83,13 @@ class ExecutionWatch:
 
     def started(self, scope: Any, parent: Account | None) -> Account:
         """An execution starts now; `scope` is what its lines carry, `parent` the one it starts inside of."""
-        cpu_ns = process_time()
-        account = Account(scope, parent, monotonic())
+        cpu_ns, now = process_time(), monotonic()
+        account = Account(scope, parent, now)
         if self.clock is not None:
             self.clock.switch(account)
-        self._tell(Edge(account.started_ns, cpu_ns, account, starts=True, measured_ns=self.measured.total_ns))
+        self._edges.append(Edge(now, cpu_ns, account, True, self.measured.total_ns))  # noqa: FBT003
+        if not self.pending:
+            self._tell()
         return account
 
     def ended(self, account: Account) -> None:
@@ -96,7 +98,9 @@ class ExecutionWatch:
             parent = account.parent
             self.clock.switch(None if parent is None or parent.ended_ns is not None else parent)
         account.ended_ns = now = monotonic()
-        self._tell(Edge(now, process_time(), account, starts=False, measured_ns=self.measured.total_ns))
+        self._edges.append(Edge(now, process_time(), account, False, self.measured.total_ns))  # noqa: FBT003
+        if not self.pending:
+            self._tell()
 
     def take(self) -> list[Edge]:
         """What was told since the last call, in order of time. For the sampler alone."""
@@ -107,13 +111,11 @@ class ExecutionWatch:
         edges.sort(key=_time)  # stable: of two at the same moment, the one told first comes first
         return edges
 
-    def _tell(self, edge: Edge) -> None:
-        self._edges.append(edge)
-        if not self.pending:
-            self.pending = True
-            wake = self.wake
-            if wake is not None:
-                wake()
+    def _tell(self) -> None:
+        self.pending = True
+        wake = self.wake
+        if wake is not None:
+            wake()
 
 
 def _time(edge: Edge) -> int:

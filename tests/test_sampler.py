@@ -588,3 +588,20 @@ def test_no_library_is_said_once_and_hurts_nobody(opened: Opened, log_path: Path
     (change,) = of(log_path, "sample.source_changed")
     assert change["state_to"] == "library_absent"
     assert metrics(log_path)["a"]["unknown"]["energy_joules"] == "library_absent"
+
+
+def test_driver_that_crashes_takes_the_helper_along_and_not_the_program(
+    opened: Opened, log_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = "devices=2;nvmlDeviceGetUtilizationRates:crash=1,after=12"
+    for name, value in nvml.environment(rules).items():
+        monkeypatch.setenv(name, value)
+    with opened(sample_interval_s=0.1, gpu_interval_s=0.1, gpu_process=True) as log:
+        with log.execution("a"):
+            poll(lambda: log.flush() and len(of(log_path, "sample.source_changed")) >= 2, timeout_s=60)
+        count = len(gpus(log_path))
+        poll(lambda: log.flush() and len(gpus(log_path)) >= count + 2, timeout_s=60)
+    first, second = of(log_path, "sample.source_changed")[:2]
+    assert (first["state_to"], second["state_from"], second["state_to"]) == ("helper_died", "helper_died", "ok")
+    assert "SIGSEGV" in first["detail"]
+    assert log.close().ok
