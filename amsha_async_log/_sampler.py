@@ -5,7 +5,6 @@ like any record. Whatever a source does costs its own values only: they are abse
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -15,41 +14,30 @@ from msgspec import Struct
 
 from . import events
 from ._deadlines import Deadlines
+from ._gpus import GpuLooks
+from ._loops import WatchedLoops
 from ._resources import ProcessReading, Resources
-from ._stderr import tell
 from ._watch import ExecutionWatch
 from .collectors._base import Collector, GpuReading
 from .collectors._gc import GcPauses
-from .collectors._gpu_thread import GpuThread
-from .collectors.loop import LoopProbe
 from .collectors.process import ProcessCollector
 
-__all__ = ["FORCED_S", "GPU_ADVISED_S", "Gauges", "MetricsSampler", "Push"]
+__all__ = ["FORCED_S", "Gauges", "MetricsSampler", "Push"]
 
 FORCED_S: Final = 0.1
 """Starts and ends of executions within this time share one sample."""
-GPU_ADVISED_S: Final = 1.0
-"""Below it, asking a GPU was measured to slow the program down that uses it."""
 SLOW_S: Final = 5.0
 """How often what changes slowly, or costs more to read, is read again."""
-HUNG_S: Final = 5.0
-"""A driver that has not answered for so long, or for two intervals, is said to hang."""
-WORKING_PING_S: Final = 0.1
-"""Between two looks at a loop that worked at the last one."""
-CALM_PING_S: Final = 1.0
-"""Between two looks at loops that all waited for work at the last one. Ten looks a second at an idle process would cost
-0.3 % of a core, since each wakes the log's thread with its caches cold."""
-_CONTENDED_NS: Final = 3_000_000
-"""A sample of all sources takes a tenth of this, unless other threads keep the GIL."""
+TOGETHER_S: Final = 1.0
+"""How long samples wait for others, so that one batch is written for all: a batch costs 0.5 to 1 ms, caches cold."""
 _MACHINE_NS: Final = 900_000_000
 """The host and the container are read once a second at most (a tenth less, for ticks that come late): the kernel counts
 their CPU time in hundredths of a second, and reading them takes twice as long as reading the process."""
-TOGETHER_S: Final = 1.0
-"""How long samples wait for others, so that one batch is written for all: a batch costs 1 ms with caches cold."""
-_GPU_SOON_S: Final = 0.05
-"""What the GPUs say is waited for so long before the samples of the same moment are written."""
-_LAST_LOOK_S: Final = 0.05
-"""How long a log that is being closed waits for the GPUs to answer once more."""
+_CONTENDED_NS: Final = 3_000_000
+"""A sample of all sources takes a tenth of this, unless other threads keep the GIL."""
+_GPU_PATIENCE_NS: Final = 500_000_000
+"""How often it is looked whether what waits for a GPU has waited long enough."""
+_LONGEST_SLEEP_NS: Final = 3_600_000_000_000
 
 Push = Callable[..., bool]
 Gauges = Callable[[], tuple[int, int]]
@@ -72,10 +60,8 @@ class MetricsSampler:
         *,
         interval_s: float,
         collectors: Iterable[Collector],
-        gpu: GpuThread | None,
-        gpu_interval_s: float,
+        gpus: GpuLooks | None,
         gpu_unknown: str | None,
-        hung_s: float = HUNG_S,
         loop_stall_s: float,
         gauges: Gauges,
         by_task: bool,
@@ -83,7 +69,7 @@ class MetricsSampler:
     ) -> None:
         """`push(event, scope, level)` takes what is to be written, `nudge()` has it written.
 
-        `gpu_unknown`: why there is no `gpu`.
+        `gpu_unknown`: why there are no `gpus`.
         """
         self._push = push
         self._nudge = nudge
@@ -92,22 +78,15 @@ class MetricsSampler:
         self._clock = clock
         now = clock()
         self._ticks = Deadlines(now, interval_s)
-        self._gpu_ticks = Deadlines(now, gpu_interval_s)
         self._process = ProcessCollector()
         self._collectors: list[Collector] = [self._process, *collectors]
-        self._gpu = gpu
-        self._hung_ns = round(max(hung_s, 2 * gpu_interval_s) * 1e9)
-        self._gpu_too_often = gpu_interval_s < GPU_ADVISED_S
-        self._gpu_hangs = False
-        self._gpu_read_ns: int | None = None
-        self._gpu_missed = 0
-        self._gpu_seen = asyncio.Event()
+        self._gpus = gpus
+        self._resources = Resources(
+            ProcessReading(watch.began_ns, watch.began_cpu_ns), by_task=by_task, gpu_unknown=gpu_unknown
+        )
+        self._loops = WatchedLoops(now, interval_s=interval_s, stall_s=loop_stall_s, on_lag=self._on_lag, clock=clock)
         self.ready: Future[None] = Future()
         """Set once every source was looked at for the first time: what starts from now on is measured in full."""
-        self._stall_ns = round(loop_stall_s * 1e9)
-        self._calm_ns = round(min(max(interval_s, WORKING_PING_S), CALM_PING_S) * 1e9)
-        self._ping_due = now
-        self._probes: list[LoopProbe] = []
         self._gauges = gauges
         self._gc = GcPauses()
         self._states: dict[str, str] = {}
@@ -119,9 +98,6 @@ class MetricsSampler:
         self._cpu_ns = 0
         self._finished = False
         self._wake = asyncio.Event()
-        self._resources = Resources(
-            ProcessReading(watch.began_ns, watch.began_cpu_ns), by_task=by_task, gpu_unknown=gpu_unknown
-        )
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
@@ -134,25 +110,8 @@ class MetricsSampler:
     # -- on the log's own loop ---------------------------------------------------------------------------------------
 
     def add_loop(self, loop: asyncio.AbstractEventLoop, thread: tuple[int, int] | None) -> None:
-        """Watch that loop too, which runs on a thread with these ids (Python's and the system's), if that is known.
-
-        Loops that are closed are forgotten by themselves.
-        """
-        self._probes = [probe for probe in self._probes if not probe.closed]
-        if any(probe.loop is loop for probe in self._probes):
-            return
-        name = f"{type(loop).__module__.partition('.')[0]}-{len(self._probes) + 1}"
-        probe = LoopProbe(
-            loop,
-            name,
-            period_ns=round(WORKING_PING_S * 1e9),
-            stall_ns=self._stall_ns,
-            on_lag=self._on_lag,
-            clock=self._clock,
-        )
-        if thread is not None:
-            probe.runs_on(*thread)
-        self._probes.append(probe)
+        """As `WatchedLoops.add`."""
+        self._loops.add(loop, thread)
         self._resources.loops = True
         self._wake.set()
 
@@ -165,7 +124,7 @@ class MetricsSampler:
         loop = asyncio.get_running_loop()
         while True:
             await self._step()
-            due = min(self._next_due(), self._clock() + 3_600_000_000_000)
+            due = min(self._next_due(), self._clock() + _LONGEST_SLEEP_NS)
             timer = loop.call_later(max(due - self._clock(), 0) / 1e9, self._wake.set)
             await self._wake.wait()
             self._wake.clear()
@@ -181,14 +140,9 @@ class MetricsSampler:
 
     async def _say_last_words(self) -> None:
         wanted = self._watch.pending or self._resources.waiting or self._resources.running > 0
-        self._gpu_seen.clear()
         await self._tick(self._clock(), "close")
-        if self._gpu is not None and wanted:
-            self._gpu.request()  # unless a look is out already
-            since = self._gpu.outstanding_since
-            if since is not None and self._clock() / 1e9 - since < _LAST_LOOK_S:  # else it hangs
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._gpu_seen.wait(), _LAST_LOOK_S)
+        if self._gpus is not None and wanted:
+            await self._gpus.last_look(self._clock())
         self._tell_finished(at_once=True)
         now = self._clock()
         unmeasured = time.process_time_ns() - self._watch.measured.total_ns
@@ -207,43 +161,28 @@ class MetricsSampler:
 
     def close(self) -> None:
         """Stop measuring. Never waits."""
-        if self._gpu is not None:
-            self._gpu.stop()
+        if self._gpus is not None:
+            self._gpus.stop()
         self._gc.close()
         for collector in self._collectors:
             collector.close()
 
     def on_gpus(self, reading: GpuReading) -> None:
         """The GPU thread has an answer."""
-        if self._finished:
+        gpus = self._gpus
+        if self._finished or gpus is None:
             return
         now = self._clock()
-        self._gpu_seen.set()
-        for change in reading.changes:
-            self._push(change, None, None if change.state_to == "ok" else "WARNING")
-        if self._gpu_hangs:
-            self._gpu_hangs = False
-            self._say_changed("gpu", "hung", reading.state, "the driver answers again")
-        if reading.devices and self._gpu_too_often:
-            self._gpu_too_often = False
-            tell(
-                f"GPUs are asked every {self._gpu_ticks.interval_ns / 1e9:g} s: below {GPU_ADVISED_S:g} s that can "
-                "slow down what runs on them; set gpu_interval_s to 1 or more, or to 0 to leave them alone"
-            )
+        for change in gpus.answered(reading, now):
+            self._say(change)
         self._resources.add_edges(self._watch.take())
         if reading.state == "ok":
             self._resources.read_gpus(now, reading.devices)
         else:
             self._resources.lose_gpus(now, reading.state)
-        interval = None if self._gpu_read_ns is None else round((now - self._gpu_read_ns) / 1e9, 6)
-        self._gpu_read_ns = now
         for device in reading.devices:
-            device.interval_seconds = interval
-            device.missed = self._gpu_missed or None
             self._push(device, None, None)
-        self._gpu_missed = 0
         self._be_ready()
-        self._gpu_ticks.add_cost(round(reading.cost_seconds * 1e9))
         self._tell_finished()
         self._let_write(now)
 
@@ -251,20 +190,19 @@ class MetricsSampler:
 
     def _next_due(self) -> int:
         due = self._ticks.due_ns
-        if self._gpu is not None:
-            due = min(due, self._gpu_ticks.due_ns)
-        if self._probes:
-            due = min(due, self._ping_due)
+        if self._gpus is not None:
+            due = min(due, self._gpus.due_ns)
+        if self._loops:
+            due = min(due, self._loops.due_ns)
         if self._watch.pending:
             due = min(due, self._forced_due)
         if self._resources.waiting:  # a GPU that does not answer must not keep what is known back
-            due = min(due, self._clock() + 500_000_000)
+            due = min(due, self._clock() + _GPU_PATIENCE_NS)
         return due
 
     async def _step(self) -> None:
         """Do all that is due."""
         now = self._clock()
-        began = time.thread_time_ns()
         forced = self._watch.pending and now >= self._forced_due
         due = now >= self._ticks.due_ns
         if due or forced:
@@ -272,20 +210,28 @@ class MetricsSampler:
             cost = await self._tick(now, "interval" if due else "execution", late, missed)
             self._ticks.add_cost(cost)
             self._cpu_ns += cost
-            began = time.thread_time_ns()
-        if self._gpu is not None:
-            self._look_at_gpus(now, forced=forced)
-        if self._probes and now >= self._ping_due:
-            self._ping(now)
+        began = time.thread_time_ns()
+        if self._gpus is not None:
+            self._look_at_gpus(self._gpus, now, forced=forced)
+        if self._loops and now >= self._loops.due_ns:
+            for stalled in self._loops.look(now):
+                self._push(stalled, None, None)
         if self._resources.waiting:
             self._tell_finished()
         self._let_write(now, at_once=forced)
         self._cpu_ns += time.thread_time_ns() - began
 
+    def _look_at_gpus(self, gpus: GpuLooks, now: int, *, forced: bool) -> None:
+        change = gpus.look(now, forced=forced)
+        if change is not None:
+            self._say(change)
+            self._be_ready()
+        if gpus.hangs:
+            self._resources.lose_gpus(now, "hung")
+
     def _let_write(self, now: int, *, at_once: bool = False) -> None:
         """Have the samples written, unless more are about to come: those of the GPUs, or of a second."""
-        since = None if self._gpu is None else self._gpu.outstanding_since
-        if since is not None and now / 1e9 - since < _GPU_SOON_S:
+        if self._gpus is not None and self._gpus.answers_soon(now):
             return
         if at_once or now - self._nudged_ns >= TOGETHER_S * 1e9:
             self._nudged_ns = now
@@ -322,15 +268,11 @@ class MetricsSampler:
             if self._clock() - now > _CONTENDED_NS:
                 await asyncio.sleep(0)
                 began = time.thread_time_ns()
-        samples += [
-            self._complete(probe.sample(), probe.name, now, cause, late, missed)
-            for probe in self._probes
-            if not probe.closed
-        ]
+        samples += [self._complete(sample, name, now, cause, late, missed) for name, sample in self._loops.samples()]
         for sample in samples:  # all at once: one batch to write
             self._push(sample, None, None)
         self._tell_finished()
-        if self._gpu is None:
+        if self._gpus is None:
             self._be_ready()
         return cost + time.thread_time_ns() - began
 
@@ -380,35 +322,6 @@ class MetricsSampler:
         complete: Struct = sample
         return complete
 
-    def _look_at_gpus(self, now: int, *, forced: bool) -> None:
-        gpu = self._gpu
-        assert gpu is not None
-        if now >= self._gpu_ticks.due_ns:
-            _, missed = self._gpu_ticks.take(now)
-            self._gpu_missed += missed + (0 if gpu.request() else 1)
-        elif forced:
-            gpu.request()
-        since = gpu.outstanding_since
-        if since is not None and not self._gpu_hangs and now - since * 1e9 > self._hung_ns:
-            self._gpu_hangs = True
-            self._resources.lose_gpus(now, "hung")
-            waited = now / 1e9 - since
-            self._say_changed("gpu", "ok", "hung", f"the driver has not answered for {waited:.1f} s")
-        elif self._gpu_hangs:
-            self._resources.lose_gpus(now, "hung")
-
-    def _ping(self, now: int) -> None:
-        calm = True
-        for probe in self._probes:
-            calm = probe.ping() and calm
-            stalled = probe.stalled()
-            if stalled is not None:
-                self._push(stalled, None, None)
-        period = self._calm_ns if calm else round(WORKING_PING_S * 1e9)
-        self._ping_due += ((now - self._ping_due) // period + 1) * period  # on the grid of the ticks: one wake for both
-        if any(probe.closed for probe in self._probes):
-            self._probes = [probe for probe in self._probes if not probe.closed]
-
     def _on_lag(self, lag_ns: int) -> None:
         self._resources.lag.read(self._clock(), lag_ns)
 
@@ -424,8 +337,7 @@ class MetricsSampler:
         before = self._states.get(source, "ok")
         if before != state:
             self._states[source] = state
-            self._say_changed(source, before, state, detail)
+            self._say(events.SampleSourceChanged(source=source, state_from=before, state_to=state, detail=detail))
 
-    def _say_changed(self, source: str, before: str, after: str, detail: str | None) -> None:
-        change: Struct = events.SampleSourceChanged(source=source, state_from=before, state_to=after, detail=detail)
-        self._push(change, None, None if after == "ok" else "WARNING")
+    def _say(self, change: events.SampleSourceChanged) -> None:
+        self._push(change, None, None if change.state_to == "ok" else "WARNING")

@@ -1,11 +1,13 @@
 """From options to a sampler: which sources a log has, by what it was told and by what this process owns."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
 from ._config import LogConfig
-from ._sampler import HUNG_S, Gauges, MetricsSampler, Push
+from ._gpus import HUNG_S, GpuLooks
+from ._sampler import Gauges, MetricsSampler, Push
 from ._watch import ExecutionWatch
 from .collectors._base import Collector, GpuReading, GpuSource
 from .collectors._gpu_process import HelperSource
@@ -37,24 +39,27 @@ def make_sampler(
     gpu_interval_s = config.sample_interval_s if config.gpu_interval_s is None else config.gpu_interval_s
     collectors: list[Collector] = [HostCollector(), CgroupCollector()] if owner else []
     loop = asyncio.get_running_loop()
-    gpu: GpuThread | None = None
+    gpus: GpuLooks | None = None
 
     def deliver(reading: GpuReading) -> None:
         loop.call_soon_threadsafe(sampler.on_gpus, reading)
 
     if owner and gpu_interval_s:
         make_source: Callable[[], GpuSource] = HelperSource if config.gpu_process else NvmlSource
-        gpu = GpuThread(make_source, deliver, own_threads)
+        gpus = GpuLooks(
+            GpuThread(make_source, deliver, own_threads),
+            time.monotonic_ns(),
+            interval_s=gpu_interval_s,
+            hung_s=_HELPER_HUNG_S if config.gpu_process else HUNG_S,
+        )
     sampler = MetricsSampler(
         push,
         nudge,
         watch,
         interval_s=config.sample_interval_s,
         collectors=collectors,
-        gpu=gpu,
-        gpu_interval_s=gpu_interval_s or config.sample_interval_s,
-        hung_s=_HELPER_HUNG_S if config.gpu_process else HUNG_S,
-        gpu_unknown=None if gpu else "not_owner" if gpu_interval_s else "off",
+        gpus=gpus,
+        gpu_unknown=None if gpus else "not_owner" if gpu_interval_s else "off",
         loop_stall_s=config.loop_stall_s,
         gauges=gauges,
         by_task=config.cpu_by_task,

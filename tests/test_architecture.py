@@ -16,7 +16,7 @@ LAYERS = """
 exceptions _version
 _config_file records events _deadlines _attribution _config _stats _context _origin _stderr _threads _waiting _states _levels _tally _propagation _observe _watch
 _queue _snapshot _arguments _stacktrace _plans _encoder _retention _writer _console collectors reader
-_resources _sampler _sampling _batcher _run execution _joined _operation _logger _registry _task_cpu
+_resources _loops _gpus _sampler _sampling _batcher _run execution _joined _operation _logger _registry _task_cpu
 _exit _pipeline stdlib
 amsha cli
 __init__ __main__
@@ -28,6 +28,7 @@ FRONTEND = {"_logger", "execution", "_queue", "_snapshot", "records", "events", 
 BACKEND = {"_batcher", "_writer"}
 READER_MAY_IMPORT = {"records", "events", "exceptions"}
 MAY_DEFINE_COROUTINES = {
+    "_gpus",
     "_sampler",
     "_waiting",
     "_batcher",
