@@ -70,6 +70,10 @@ class _NoLog(Logger):
         """False, as of a closed log."""
         return False
 
+    def watch_loop(self, loop: object = None) -> bool:  # noqa: ARG002
+        """False, as of a log that takes no samples."""
+        return False
+
     def stats(self) -> Stats:
         """All zero."""
         return make_stats(Ledger().view({}))

@@ -33,7 +33,7 @@ class Crew(NamedTuple):
 
 CREWS = (
     Crew("research", 0.0, turns=240, rounds=110_000, megabytes=60, watts=400),
-    Crew("writing", 0.6, turns=50, rounds=60_000, megabytes=240, watts=120),
+    Crew("writing", 0.6, turns=50, rounds=90_000, megabytes=120, watts=120),
     Crew("review", 0.9, turns=30, rounds=20_000, megabytes=10, watts=30),
 )
 
