@@ -31,9 +31,15 @@ class Account(Struct, eq=False):
     parent: "Account | None"
     """The execution it was started inside of, in this process."""
     started_ns: int
+    before: "Account | None" = None
+    """Whom the thread that started it worked for until then."""
     ended_ns: int | None = None
     task_ns: int = 0
     """CPU time of its own tasks and threads, where that is measured."""
+    ended_task_ns: int | None = None
+    """The same when it ended. None: it has not, or nobody could measure it."""
+    measurable: bool = True
+    """False: it runs in a loop whose steps cannot be told apart (trio)."""
     resources: Any = None
     """What it cost, once that is known: a `metrics.execution` event."""
 
@@ -46,6 +52,8 @@ class Edge(Struct, eq=False):
     """CPU time of the process at that moment."""
     account: Account
     starts: bool
+    parent: Account | None = None
+    """The account's parent, which an account that has ended no longer has."""
     measured_ns: int = 0
     """Of the CPU time, what was measured task by task."""
 
@@ -216,14 +224,14 @@ class SharedCounter:
             share = self.running[account] = Share()
             self._active += 1
             self._mark(share)
-            self._change_children(account.parent, 1)
+            self._change_children(edge.parent, 1)
             return share
         ending = self.running.pop(account, None)
         if ending is None:  # it started before the counter was first read
             return None
         self._settle(ending)
         self._active -= ending.children == 0
-        self._change_children(account.parent, -1)
+        self._change_children(edge.parent, -1)
         ended.append((account, ending))
         return ending
 
@@ -261,7 +269,7 @@ class Gauge:
 
     def __init__(self) -> None:
         self._time_ns: int | None = None
-        """Up to when it was added up; None before the first reading."""
+        """Up to when it was added up; None while no value holds."""
         self._value = 0.0
         self._integral = 0.0
         self._known_ns = 0
@@ -283,6 +291,11 @@ class Gauge:
         if len(self._peaks) > _PEAKS_KEPT:  # every second one goes; what asks for its time gets the one before
             del self._peaks[1::2]
             del self._times[0:-1:2]
+
+    def lose(self, time_ns: int) -> None:
+        """It cannot be read: the last value holds until now, and no longer."""
+        self._advance(time_ns)
+        self._time_ns = None
 
     def integral(self, time_ns: int) -> tuple[float, int]:
         """Value times nanoseconds, and nanoseconds, since the first reading.

@@ -335,7 +335,9 @@ class Logger:
             return carried_coroutine
 
         watch = self._core.watch
-        call = function if watch is None or watch.clock is None else watch.clock.charged(function, account_here())
+        call = function
+        if watch is not None and watch.clock is not None:
+            call = watch.clock.charged(function, account_here(watch))
 
         @functools.wraps(function)
         def carried(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -434,17 +436,17 @@ class Logger:
         """An event of an execution or step, in its own scope, with its exception if it failed."""
         return self._emit_rare(event, None, fields, scope, error, reasons)
 
-    def emit_in(self, event: Struct, scope: Scope | None, level: str | None) -> bool:
+    def emit_in(self, event: Struct, scope: Scope | None, level: str | None, force: bool = False) -> bool:  # noqa: FBT002
         """An event of the log's own, in a given scope (None: in none), at a given level (None: its own).
 
         It goes on the queue as it is: nobody may change it afterwards, nor have put in what could change. It wakes
-        nobody; the queue's `nudge` does.
+        nobody; the queue's `nudge` does. `force`: also where the queue is full.
         """
         plan = plan_of(type(event))
         source = self._event_source(plan, type(event), plan.level if level is None else level)
         if self._gate.level > source.levelno:
             return False
-        if len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
+        if not force and len(self._queue.items) > self._queue.mark and not self._queue.room_for(source):
             return False
         scope = ROOT if scope is None else scope
         if not scope.keys.isdisjoint(plan.names):

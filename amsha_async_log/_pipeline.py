@@ -245,6 +245,7 @@ class _Runtime:
                 self._config,
                 log.emit_in,
                 self._queue.nudge,
+                self._queue.is_calm,
                 log.watch,
                 owner=self.writer.owner,
                 own_threads=self._queue.own_threads,
@@ -274,7 +275,7 @@ class _Runtime:
     async def _end_sampling(self) -> None:
         assert self.sampler is not None
         try:
-            await self.sampler.finish()
+            await self.sampler.finish(self._stop_deadline)
         except Exception as error:  # noqa: BLE001 - the records still have to be written
             tell(f"the last samples failed: {type(error).__name__}: {error}")
 
@@ -394,12 +395,12 @@ class Log(Logger):
         core = Core(queue, LEVELS[config.level], config.max_record_bytes, ROOT_NAME)
         super().__init__(core, ROOT_NAME)
         self._loops: list[WatchedLoop] = []
-        self._unmeasure: list[Callable[[], None]] = []
+        self._unmeasure: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
         self._sampler_log: Logger | None = None
         if config.sample_interval_s:
             from . import _sampling  # noqa: F401 - loaded here, where nobody waits for a sample yet
 
-            core.watch = ExecutionWatch(by_task=config.cpu_by_task)
+            core.watch = self._new_watch()
             self._sampler_log = Logger(core, SAMPLER_LOGGER)
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -506,7 +507,8 @@ class Log(Logger):
         self._loops[:] = [(known, ident) for known, ident in self._loops if not known.is_closed()]
         self._loops.append((loop, thread))  # in place: a thread that is just starting reads the same list
         if watch.clock is not None:
-            self._unmeasure.append(measure_loop(loop, watch.clock))
+            self._unmeasure[:] = [(known, end) for known, end in self._unmeasure if not known.is_closed()]
+            self._unmeasure.append((loop, measure_loop(loop, watch, watch.clock)))
         runtime = self._runtime
         if runtime is not None:
             runtime.watch_loop(loop, thread)
@@ -585,7 +587,7 @@ class Log(Logger):
         self._loops = []
         self._unmeasure = []
         if self._core.watch is not None:
-            self._core.watch = ExecutionWatch(by_task=self.config.cpu_by_task)
+            self._core.watch = self._new_watch()
         self._core.gates.after_fork_in_child()
         self._queue.own_threads.clear()
         self._queue.ledger.reset()
@@ -597,6 +599,11 @@ class Log(Logger):
         return self.config.handle_sigterm
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _new_watch(self) -> ExecutionWatch:
+        watch = ExecutionWatch(by_task=self.config.cpu_by_task)
+        watch.meet_loop = self.watch_loop
+        return watch
 
     @property
     def _runtime(self) -> _Runtime | None:
@@ -659,7 +666,7 @@ class Log(Logger):
             self._report = make_report(self._queue.view(), ok=never_logged, left_behind=0, duration_seconds=0.0)
         self._core.watch = None
         while self._unmeasure:
-            self._unmeasure.pop()()
+            self._unmeasure.pop()[1]()
         if self in OPEN_LOGS:
             OPEN_LOGS.remove(self)
             _exit.release_sigterm()

@@ -264,6 +264,10 @@ class RecordQueue:
         self.items.append(record)
         return self._take_back(record) if self.sealed else True
 
+    def is_calm(self) -> bool:
+        """Would a record of the log's own leave room for the program's? It may take the reserve of a small queue."""
+        return len(self.items) <= max(self.max_size // 2, self.reserve)
+
     def nudge(self) -> None:
         """Have what waits written, without lingering for more afterwards."""
         if self.items and self.attention_at == 0.0:

@@ -4,7 +4,7 @@ CPU time is read at the very moment an execution starts or ends; bytes and energ
 between two of them is placed by time. Used by the sampler's thread alone.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
 from . import events
@@ -197,27 +197,38 @@ class Resources:
                 seen.add(uuid)
                 counter = self._energies.get(uuid)
                 if counter is None:
-                    already = [Edge(time_ns, 0, account, starts=True) for account in self._cpu.running]
+                    already = [
+                        Edge(time_ns, 0, account, starts=True, parent=account.parent) for account in self._cpu.running
+                    ]
                     counter = self._energies[uuid] = _Counter(self._marks, already)
                 counter.read(time_ns, round(device.energy_joules * 1000))
         for uuid, counter in self._energies.items():
             if uuid not in seen:
                 counter.lose(time_ns)
-        if busy:
+        # A mean or a sum with something missing would be wrong.
+        if busy and "gpu_percent" not in reasons:
             self._gpu_busy.read(time_ns, sum(busy) / len(busy))
-        if memory:
+        else:
+            self._gpu_busy.lose(time_ns)
+        if memory and "gpu_memory_mb" not in reasons:
             self._gpu_memory.read(time_ns, sum(memory))
+        else:
+            self._gpu_memory.lose(time_ns)
         self.gpu_reasons = reasons
 
     def lose_gpus(self, time_ns: int, reason: str) -> None:
         """The driver does not answer."""
         self.gpu_reasons = dict.fromkeys(("gpu_percent", "gpu_memory_mb", "energy_joules"), reason)
+        self._gpu_busy.lose(time_ns)
+        self._gpu_memory.lose(time_ns)
         for counter in self._energies.values():
             counter.lose(time_ns)
 
-    def finished(self, now_ns: int, *, at_once: bool = False) -> list[tuple[Account, events.MetricsExecution]]:
-        """Executions that ended and of which all is known now, or (`at_once`, or later than a second) will be."""
-        known = []
+    def finished(self, now_ns: int, *, at_once: bool = False) -> Iterator[tuple[Account, events.MetricsExecution]]:
+        """Executions that ended and of which all is known now, or (`at_once`, or later than a second) will be.
+
+        One that is taken counts as told of; those that are not taken come again.
+        """
         for account, share in list(self._ending.items()):
             marks = self._marks[account]
             if not marks.ended_ns:
@@ -226,16 +237,15 @@ class Resources:
                 self._note_samples(account, marks)
             late = at_once or now_ns - marks.ended_ns > _LATE_NS
             if late or all(counter.knows(account) for counter in self._energies.values()):
-                known.append((account, self._describe(account, share, marks)))
+                said = self._describe(account, share, marks)
                 del self._ending[account], self._marks[account]
-        return known
+                yield account, said
 
-    def unfinished(self, now_ns: int, unmeasured_ns: int) -> list[tuple[Account, events.MetricsExecution]]:
-        """Executions that still run, with what they have cost so far: for the last lines of a log.
+    def unfinished(self, now_ns: int, unmeasured_ns: int) -> Iterator[tuple[Account, events.MetricsExecution]]:
+        """Executions that still run, with what they have cost so far: for the last lines of a log. As `finished`.
 
         `unmeasured_ns`: CPU time of the process up to now that no task was seen to take.
         """
-        known = []
         for account in list(self._cpu.running):
             share, marks = self._cpu.settle(account), self._marks[account]
             assert share is not None
@@ -246,8 +256,7 @@ class Resources:
                 so_far = None if counter.shared is None else counter.shared.settle(account)
                 if so_far is not None:
                     counter.done[account] = so_far
-            known.append((account, self._describe(account, share, marks)))
-        return known
+            yield account, self._describe(account, share, marks)
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Of each counter: `total executions idle unattributed`, as in `metrics.attribution`."""
@@ -285,9 +294,13 @@ class Resources:
         amount, error = cpu.amount, cpu.error
         if self._by_task:
             said.attribution = "task"
-            amount, error = account.task_ns, marks.unmeasured_ns
-        self._cpu_told += amount
-        said.cpu_seconds, said.cpu_error_seconds = amount / 1e9, error / 1e9
+            amount = account.task_ns if account.ended_task_ns is None else account.ended_task_ns
+            error = marks.unmeasured_ns
+        if account.measurable:
+            self._cpu_told += amount
+            said.cpu_seconds, said.cpu_error_seconds = amount / 1e9, error / 1e9
+        else:
+            unknown["cpu_seconds"] = "not_supported"
         self._describe_gauges(said, account, marks, unknown)
         for field, counter in self._files.items():
             share, why = counter.take(account)
@@ -310,11 +323,13 @@ class Resources:
             for start, end in zip(marks.starts, marks.ends, strict=True)
         ]
         if marks.rss_peak is None:
-            unknown["peak_memory_mb"] = "not_supported"
+            unknown["peak_memory_mb"] = "not_supported" if self._rss.peak_since(0) is None else "no_sample"
         else:
             said.peak_memory_mb = round(marks.rss_peak / _MB, 3)
             mean = means[0]
-            said.mean_memory_mb = said.peak_memory_mb if mean is None else round(mean / _MB, 3)
+            said.mean_memory_mb = (
+                said.peak_memory_mb if mean is None else min(round(mean / _MB, 3), said.peak_memory_mb)
+            )
         lag = self.lag.peak_since(account.started_ns)
         if lag is not None:
             said.loop_lag_max_seconds = round(lag / 1e9, 6)

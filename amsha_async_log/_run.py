@@ -340,11 +340,13 @@ def _say_unsaid() -> None:
         run._left(error)
 
 
-def account_here() -> Account | None:
-    """Of the execution that the calling code runs in; None: of none, or its log does not sample."""
+def account_here(watch: ExecutionWatch) -> Account | None:
+    """Of the execution that the calling code runs in; None: it runs in none, or in one of another log."""
     run = CURRENT.get().run
-    account: Account | None = run._execution._account if isinstance(run, Run) else None
-    return account
+    if not isinstance(run, Run) or run._emitter.watch is not watch:
+        return None
+    account: Account | None = run._execution._account
+    return None if account is None or account.ended_ns is not None else account
 
 
 def is_failure(error: BaseException) -> bool:

@@ -8,11 +8,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from itertools import chain
 from typing import Any, Final
 
 from msgspec import Struct
 
 from . import events
+from ._attribution import Account
 from ._deadlines import Deadlines
 from ._gpus import GpuLooks
 from ._loops import WatchedLoops
@@ -37,6 +39,9 @@ _CONTENDED_NS: Final = 3_000_000
 """A sample of all sources takes a tenth of this, unless other threads keep the GIL."""
 _GPU_PATIENCE_NS: Final = 500_000_000
 """How often it is looked whether what waits for a GPU has waited long enough."""
+_ROOM_NS: Final = 5_000_000
+"""How often it is looked whether the queue has room again."""
+_LAST_WORDS_S: Final = 1.0
 _LONGEST_SLEEP_NS: Final = 3_600_000_000_000
 
 Push = Callable[..., bool]
@@ -56,6 +61,7 @@ class MetricsSampler:
         self,
         push: Push,
         nudge: Callable[[], None],
+        is_calm: Callable[[], bool],
         watch: ExecutionWatch,
         *,
         interval_s: float,
@@ -67,12 +73,13 @@ class MetricsSampler:
         by_task: bool,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`push(event, scope, level)` takes what is to be written, `nudge()` has it written.
+        """`push(event, scope, level)` takes what is to be written; `nudge()` has it written; `is_calm()`: has it room?
 
         `gpu_unknown`: why there are no `gpus`.
         """
         self._push = push
         self._nudge = nudge
+        self._is_calm = is_calm
         self._nudged_ns = 0
         self._watch = watch
         self._clock = clock
@@ -130,24 +137,34 @@ class MetricsSampler:
             self._wake.clear()
             timer.cancel()
 
-    async def finish(self) -> None:
-        """The last samples and accounts. Waits 50 ms at most for the GPUs, and for nothing else."""
+    async def finish(self, deadline_s: float) -> None:
+        """The last samples and accounts. Waits 50 ms at most for the GPUs, and for the queue to have room.
+
+        Takes a quarter of the time until `deadline_s` (monotonic) at most, and a second: what executions used that are
+        not told of by then is unattributed.
+        """
+        now = self._clock() / 1e9
         try:
-            await self._say_last_words()
+            await self._say_last_words(now + min(max((deadline_s - now) / 4, 0.0), _LAST_WORDS_S))
         finally:
             self._finished = True
             self.close()
 
-    async def _say_last_words(self) -> None:
+    async def _say_last_words(self, deadline_s: float) -> None:
         wanted = self._watch.pending or self._resources.waiting or self._resources.running > 0
         await self._tick(self._clock(), "close")
         if self._gpus is not None and wanted:
             await self._gpus.last_look(self._clock())
-        self._tell_finished(at_once=True)
         now = self._clock()
         unmeasured = time.process_time_ns() - self._watch.measured.total_ns
-        for account, said in self._resources.unfinished(now, unmeasured):
-            self._push(said, account.scope, None)
+        accounts = chain(self._resources.finished(now, at_once=True), self._resources.unfinished(now, unmeasured))
+        for account, said in accounts:
+            self._tell(account, said)
+            while not self._is_calm() and self._clock() / 1e9 < deadline_s:
+                self._nudge()
+                await asyncio.sleep(_ROOM_NS / 1e9)
+            if self._clock() / 1e9 >= deadline_s:
+                break
         self._push(
             events.MetricsAttribution(
                 counters=self._resources.totals(),
@@ -157,6 +174,7 @@ class MetricsSampler:
             ),
             None,
             None,
+            True,  # noqa: FBT003 - the queue may be full: this line says what became of all others
         )
 
     def close(self) -> None:
@@ -196,8 +214,8 @@ class MetricsSampler:
             due = min(due, self._loops.due_ns)
         if self._watch.pending:
             due = min(due, self._forced_due)
-        if self._resources.waiting:  # a GPU that does not answer must not keep what is known back
-            due = min(due, self._clock() + _GPU_PATIENCE_NS)
+        if self._resources.waiting:  # for a GPU, which may not answer, or for room in the queue
+            due = min(due, self._clock() + (_GPU_PATIENCE_NS if self._is_calm() else _ROOM_NS))
         return due
 
     async def _step(self) -> None:
@@ -325,9 +343,16 @@ class MetricsSampler:
     def _on_lag(self, lag_ns: int) -> None:
         self._resources.lag.read(self._clock(), lag_ns)
 
-    def _tell_finished(self, *, at_once: bool = False) -> None:
-        for account, said in self._resources.finished(self._clock(), at_once=at_once):
-            self._push(said, account.scope, None)
+    def _tell_finished(self) -> None:
+        for account, said in self._resources.finished(self._clock()):
+            self._tell(account, said)
+            if not self._is_calm():
+                self._nudge()
+                break  # the rest waits until there is room
+
+    def _tell(self, account: Account, said: events.MetricsExecution) -> None:
+        self._push(said, account.scope, None, True)  # noqa: FBT003 - it counts as told of, so it must not be refused
+        account.scope = None  # an execution may be kept for long, and must not keep all around it
 
     def _be_ready(self) -> None:
         if not self.ready.done():

@@ -26,6 +26,7 @@ def make_sampler(
     config: LogConfig,
     push: Push,
     nudge: Callable[[], None],
+    is_calm: Callable[[], bool],
     watch: ExecutionWatch,
     *,
     owner: bool,
@@ -55,6 +56,7 @@ def make_sampler(
     sampler = MetricsSampler(
         push,
         nudge,
+        is_calm,
         watch,
         interval_s=config.sample_interval_s,
         collectors=collectors,

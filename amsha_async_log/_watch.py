@@ -3,11 +3,14 @@
 The calls are made by whoever runs an execution and cost two clock readings and an append. They take no lock.
 """
 
+import asyncio
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from ._attribution import Account, Edge
 
@@ -73,6 +76,10 @@ class ExecutionWatch:
         self.measured: Measured = Measured()
         self.clock: TaskClock | None = TaskClock(self.measured) if by_task else None
         """Set: CPU time is measured by task and thread."""
+        self.loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        """Those whose steps are measured."""
+        self.meet_loop: Callable[[], object] | None = None
+        """Called on a loop whose steps are not measured yet, before an execution starts in it."""
         self.wake: Callable[[], None] | None = None
         """Told when there is something to see and nothing was before."""
         self.pending: bool = False
@@ -83,11 +90,14 @@ class ExecutionWatch:
 
     def started(self, scope: Any, parent: Account | None) -> Account:
         """An execution starts now; `scope` is what its lines carry, `parent` the one it starts inside of."""
-        cpu_ns, now = process_time(), monotonic()
+        now = monotonic()
+        cpu_ns = (
+            process_time()
+        )  # between the two clock readings of an execution, so that it cannot use more than there was
         account = Account(scope, parent, now)
         if self.clock is not None:
-            self.clock.switch(account)
-        self._edges.append(Edge(now, cpu_ns, account, True, self.measured.total_ns))  # noqa: FBT003
+            self._charge(account, self.clock)
+        self._edges.append(Edge(now, cpu_ns, account, True, parent, self.measured.total_ns))  # noqa: FBT003
         if not self.pending:
             self._tell()
         return account
@@ -95,10 +105,13 @@ class ExecutionWatch:
     def ended(self, account: Account) -> None:
         """It ends now."""
         if self.clock is not None and self.clock.account is account:
-            parent = account.parent
-            self.clock.switch(None if parent is None or parent.ended_ns is not None else parent)
+            before = account.before
+            self.clock.switch(None if before is None or before.ended_ns is not None else before)
+        parent, account.parent, account.before = account.parent, None, None  # one may follow another for ever
+        account.ended_task_ns = account.task_ns
+        cpu_ns = process_time()
         account.ended_ns = now = monotonic()
-        self._edges.append(Edge(now, process_time(), account, False, self.measured.total_ns))  # noqa: FBT003
+        self._edges.append(Edge(now, cpu_ns, account, False, parent, self.measured.total_ns))  # noqa: FBT003
         if not self.pending:
             self._tell()
 
@@ -110,6 +123,17 @@ class ExecutionWatch:
             edges.append(self._edges.popleft())
         edges.sort(key=_time)  # stable: of two at the same moment, the one told first comes first
         return edges
+
+    def _charge(self, account: Account, clock: TaskClock) -> None:
+        """Charge this thread to `account`, where somebody will notice when it works for another one."""
+        loop = asyncio._get_running_loop()  # the cheap form, which does not raise
+        if loop is not None and loop not in self.loops and self.meet_loop is not None:
+            self.meet_loop()
+        trio = sys.modules.get("trio") if loop is None else None
+        if trio is not None and trio.lowlevel.in_trio_run():
+            account.measurable = False
+        else:
+            account.before = clock.switch(account)
 
     def _tell(self) -> None:
         self.pending = True

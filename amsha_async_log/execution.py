@@ -195,7 +195,8 @@ class Execution(Run):
         self.note_started(fields.get("attempt", self._attempt), step=False)
         watch = self._emitter.watch
         if watch is not None:
-            self._account = watch.started(self._scope, None if around is None else around._account)
+            own = around is not None and around._emitter.watch is watch  # else it is another log's
+            self._account = watch.started(self._scope, around._account if around is not None and own else None)
         parent_id = self._parent_id
         if parent_id is None and around is not None:
             parent_id = around.execution_id

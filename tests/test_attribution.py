@@ -14,11 +14,11 @@ def account(name: str = "a", parent: Account | None = None) -> Account:
 
 
 def start(time: int, of: Account) -> Edge:
-    return Edge(time, 0, of, starts=True)
+    return Edge(time, 0, of, True, of.parent)
 
 
 def end(time: int, of: Account) -> Edge:
-    return Edge(time, 0, of, starts=False)
+    return Edge(time, 0, of, False, of.parent)
 
 
 def test_one_alone_gets_everything_without_error() -> None:

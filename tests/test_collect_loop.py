@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import os
+import selectors
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +103,30 @@ def test_asyncio_loop_that_waits_for_work_is_not_woken() -> None:
         del elsewhere.loop.call_soon_threadsafe
         elsewhere.stop()
         elsewhere.loop.close()
+
+
+def test_loop_that_is_held_up_by_a_select_of_the_programs_own_does_not_count_as_waiting() -> None:
+    elsewhere = Elsewhere(asyncio.new_event_loop())
+    elsewhere.start()
+    reading, writing = os.pipe()
+    try:
+        asked(elsewhere, lambda: len(elsewhere.lags) >= 1)
+        elsewhere.probe.sample()
+
+        def wait_for_a_pipe() -> None:
+            with selectors.DefaultSelector() as selector:
+                selector.register(reading, selectors.EVENT_READ)
+                selector.select(30)
+
+        elsewhere.loop.call_soon_threadsafe(wait_for_a_pipe)
+        stalled = poll(lambda: (elsewhere.probe.ping(), elsewhere.probe.stalled())[1])
+        assert "wait_for_a_pipe" in stalled.blocked_at
+    finally:
+        os.write(writing, b"x")
+        elsewhere.stop()
+        elsewhere.loop.close()
+        os.close(reading)
+        os.close(writing)
 
 
 def test_loop_that_hangs_is_named_once_with_its_frame(elsewhere: Elsewhere) -> None:

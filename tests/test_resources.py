@@ -27,12 +27,12 @@ class Bench:
 
     def start(self, parent: Account | None = None) -> Account:
         account = Account(None, parent, self.now)
-        self.resources.add_edges([Edge(self.now, self.cpu, account, starts=True)])
+        self.resources.add_edges([Edge(self.now, self.cpu, account, True, account.parent)])
         return account
 
     def end(self, account: Account) -> None:
         account.ended_ns = self.now
-        self.resources.add_edges([Edge(self.now, self.cpu, account, starts=False)])
+        self.resources.add_edges([Edge(self.now, self.cpu, account, False, account.parent)])
 
     def sample(self, **values: Any) -> None:
         self.resources.read_process(ProcessReading(self.now, self.cpu, **values))

@@ -1,7 +1,9 @@
 """A log that samples, from outside: what is in its file, and that nobody is hurt by what the machine does."""
 
 import asyncio
+import concurrent.futures
 import contextlib
+import contextvars
 import gc
 import multiprocessing
 import os
@@ -619,3 +621,198 @@ def test_driver_that_crashes_takes_the_helper_along_and_not_the_program(
     assert (first["state_to"], second["state_from"], second["state_to"]) == ("helper_died", "helper_died", "ok")
     assert "SIGSEGV" in first["detail"]
     assert log.close().ok
+
+
+# -- what was found to go wrong ----------------------------------------------------------------------------------------
+
+
+def test_process_pools_work_while_cpu_is_measured_by_task(log_path: Path) -> None:
+    async def main() -> int:
+        async with open_log(log_path, sample_interval_s=FAR, gpu_interval_s=0, cpu_by_task=True, console=False) as log:
+            with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                async with log.execution("a"):
+                    return await asyncio.get_running_loop().run_in_executor(pool, pow, 2, 3)
+
+    with asyncio.Runner() as runner:
+        runner._lazy_init()
+        assert runner.get_loop().run_until_complete(main()) == 8  # making a pool blocks, which is the test's own affair
+
+
+def test_wrapper_of_the_program_around_call_soon_outlives_the_log(log_path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        original = loop.call_soon
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs)
+
+        loop.call_soon = wrapper  # type: ignore[method-assign]
+        async with open_log(log_path, sample_interval_s=FAR, gpu_interval_s=0, cpu_by_task=True, console=False):
+            assert vars(loop)["call_soon"] is not wrapper
+        assert vars(loop)["call_soon"] is wrapper
+        del loop.call_soon
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_logs_on_one_loop_count_their_own_executions_only(tmp_path: Path, first: int) -> None:
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+
+    async def main() -> None:
+        logs = [
+            open_log(path, sample_interval_s=FAR, gpu_interval_s=0, cpu_by_task=True, console=False) for path in paths
+        ]
+
+        async def crew(log: Log, name: str, seconds: float) -> None:
+            async with log.execution(name):
+                for _ in range(10):
+                    burn(seconds / 10)
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(crew(logs[0], "a", 0.2), crew(logs[1], "b", 0.1))
+        await logs[first].aclose()
+        async with logs[1 - first].execution("later"):
+            await crew(logs[1 - first], "inner", 0.1)
+        await logs[1 - first].aclose()
+        assert "call_soon" not in vars(asyncio.get_running_loop()) or first == 0
+
+    asyncio.run(main())
+    for path in paths:
+        cpu = counters(path)["cpu_nanoseconds"]
+        told = metrics(path)
+        assert sum(round(line["cpu_seconds"] * 1e9) for line in told.values()) == cpu["executions"]
+        assert cpu["unattributed"] >= -20_000_000
+    assert metrics(paths[0])["a"]["cpu_seconds"] < 0.29
+    assert metrics(paths[1 - first])["inner"]["cpu_seconds"] >= 0.1
+
+
+def test_what_a_task_does_after_its_execution_has_ended_is_not_the_executions(log_path: Path) -> None:
+    async def main() -> None:
+        async with open_log(log_path, sample_interval_s=FAR, gpu_interval_s=0, cpu_by_task=True, console=False) as log:
+
+            async def goes_on() -> None:
+                for _ in range(10):
+                    burn(0.03)
+                    await asyncio.sleep(0)
+
+            async with log.execution("short"):
+                task = asyncio.ensure_future(goes_on())
+                await asyncio.sleep(0)
+            await task
+
+    asyncio.run(main())
+    assert metrics(log_path)["short"]["cpu_seconds"] < 0.15
+    assert counters(log_path)["cpu_nanoseconds"]["unattributed"] > -50_000_000
+
+
+def test_loop_that_nobody_said_is_measured_from_its_first_execution_on(opened: Opened, log_path: Path) -> None:
+    async def crew(log: Log, name: str, seconds: float) -> None:
+        async with log.execution(name):
+            for _ in range(10):
+                await asyncio.sleep(0)
+                burn(seconds / 10)
+
+    async def main(log: Log) -> None:
+        await asyncio.gather(crew(log, "busy", 0.3), crew(log, "idle", 0.0))
+
+    with opened(sample_interval_s=FAR, gpu_interval_s=0, cpu_by_task=True) as log:
+        asyncio.run(main(log))
+    assert metrics(log_path)["busy"]["cpu_seconds"] >= 0.29
+    assert metrics(log_path)["idle"]["cpu_seconds"] < 0.05
+
+
+def test_under_trio_cpu_by_task_is_unknown_and_not_wrong(opened: Opened, log_path: Path) -> None:
+    import trio
+
+    async def main(log: Log) -> None:
+        async with log.execution("a"):
+            burn(0.05)
+            await trio.sleep(0)
+
+    with opened(sample_interval_s=FAR, gpu_interval_s=0, cpu_by_task=True) as log:
+        trio.run(main, log)
+    line = metrics(log_path)["a"]
+    assert "cpu_seconds" not in line
+    assert line["unknown"]["cpu_seconds"] == "not_supported"
+
+
+def test_thread_that_ran_an_inner_execution_works_for_nobody_afterwards(opened: Opened, log_path: Path) -> None:
+    def inner(log: Log) -> None:
+        with log.execution("inner"):
+            burn(0.05)
+
+    with opened(sample_interval_s=FAR, gpu_interval_s=0, cpu_by_task=True) as log:
+        with log.execution("outer"), concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(contextvars.copy_context().run, inner, log).result()
+            pool.submit(burn, 0.3).result()
+    told = metrics(log_path)
+    assert told["inner"]["cpu_seconds"] >= 0.05
+    assert told["outer"]["cpu_seconds"] < 0.2
+
+
+def test_executions_that_follow_one_another_do_not_keep_each_other(opened: Opened) -> None:
+    with opened(sample_interval_s=0.05, gpu_interval_s=0) as log:
+        outer = log.execution("outer")
+        with outer, log.execution("inner") as inner:
+            pass
+        poll(lambda: inner.summary().resources)
+        assert inner._account is not None
+        assert inner._account.parent is None
+        assert inner._account.scope is None
+
+
+@pytest.mark.parametrize("size", [3, 100])
+def test_small_queue_delays_lines_of_executions_and_loses_none(opened: Opened, log_path: Path, size: int) -> None:
+    with opened(sample_interval_s=FAR, gpu_interval_s=0, max_queue_size=size, when_full="block") as log:
+        for _ in range(300):
+            with log.execution("many"):
+                pass
+    report = log.close()
+    assert report.ok
+    lines = of(log_path, "metrics.execution")
+    cpu = counters(log_path)["cpu_nanoseconds"]
+    assert sum(round(line["cpu_seconds"] * 1e9) for line in lines) == cpu["executions"]
+    assert len(lines) >= 250
+
+
+def test_closing_with_many_open_executions_is_bounded(opened: Opened, log_path: Path) -> None:
+    log = opened(sample_interval_s=FAR, gpu_interval_s=0)
+    runs = [log.execution("open") for _ in range(5000)]
+    for run in runs:
+        run.set_state("running")
+    assert log.close(timeout_s=5.0).ok
+    assert counters(log_path)["cpu_nanoseconds"]["total"] > 0
+
+
+def test_cpu_time_is_never_more_than_there_was(opened: Opened, log_path: Path) -> None:
+    def crews(log: Log) -> None:
+        for _ in range(300):
+            with log.execution("short"):
+                pass
+
+    with opened(sample_interval_s=0.05, gpu_interval_s=0) as log:
+        threads = [threading.Thread(target=crews, args=(log,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    cores = os.cpu_count() or 1
+    for line in of(log_path, "metrics.execution"):
+        assert line["cpu_seconds"] <= line["duration_seconds"] * cores + line["cpu_error_seconds"] + 0.002
+
+
+def test_busy_share_of_gpus_is_unknown_while_they_do_not_answer(
+    driver: nvml.Driver, opened: Opened, log_path: Path
+) -> None:
+    with opened(sample_interval_s=0.05, gpu_interval_s=0.05) as log:
+        poll(lambda: len(gpus(log_path)) >= 4)
+        for gpu in (0, 1):
+            driver.lose(gpu)
+        poll(lambda: log.flush() and len(of(log_path, "sample.source_changed")) >= 2)
+        count = len(gpus(log_path))
+        with log.execution("a"):
+            poll(lambda: log.flush() and len(gpus(log_path)) >= count + 4)
+    line = metrics(log_path)["a"]
+    assert "gpu_percent" not in line
+    assert line["unknown"]["gpu_percent"] == "lost"

@@ -22,7 +22,9 @@ __all__ = ["LoopProbe", "describe_frames"]
 
 _LAGS_KEPT: Final = 4096
 _MAX_FRAMES: Final = 64
-_WAITING: Final = {("select", "selectors.py"), ("run", "runners.py"), ("run_until_complete", "base_events.py")}
+_SELECT: Final = ("select", "selectors.py")
+_RUN_ONCE: Final = ("_run_once", "base_events.py")
+_WAITING: Final = {_SELECT, ("run", "runners.py"), ("run_until_complete", "base_events.py")}
 """Function and file of the innermost frame of a loop that waits. uvloop's own code has none: its caller's is seen."""
 _STANDARD_LIBRARY: Final = sysconfig.get_paths()["stdlib"]
 _SITE: Final = sysconfig.get_paths()["purelib"]
@@ -184,7 +186,14 @@ def _clock_of(native_id: int) -> int | None:
 
 def _waits_for_work(frame: FrameType | None) -> bool:
     """Is that the innermost frame of a loop that waits in its selector (asyncio), or runs no Python code (uvloop)?"""
-    return frame is not None and (frame.f_code.co_name, os.path.basename(frame.f_code.co_filename)) in _WAITING
+    if frame is None or _place(frame) not in _WAITING:
+        return False
+    # Others select too (subprocess.run, for one), and hold the loop up while they do.
+    return _place(frame) != _SELECT or (frame.f_back is not None and _place(frame.f_back) == _RUN_ONCE)
+
+
+def _place(frame: FrameType) -> tuple[str, str]:
+    return frame.f_code.co_name, os.path.basename(frame.f_code.co_filename)
 
 
 def _as_often_as_due(lag: int, period: int) -> list[int]:
