@@ -266,7 +266,7 @@ class RecordQueue:
 
     def is_calm(self) -> bool:
         """Would a record of the log's own leave room for the program's? It may take the reserve of a small queue."""
-        return len(self.items) <= max(self.max_size // 2, self.reserve)
+        return len(self.items) <= max(self.max_size // 8, self.reserve)
 
     def nudge(self) -> None:
         """Have what waits written, without lingering for more afterwards."""

@@ -140,9 +140,9 @@ class Resources:
         return len(self._cpu.running)
 
     @property
-    def waiting(self) -> bool:
-        """Has any execution ended of which not everything is known yet?"""
-        return bool(self._ending)
+    def waiting(self) -> int:
+        """Executions that ended and were not told of yet."""
+        return len(self._ending)
 
     def add_edges(self, edges: list[Edge]) -> None:
         """Executions started and ended. To be called before every reading, with what came since the last call."""

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final
 
 from msgspec import Struct
@@ -39,6 +39,9 @@ _CONTENDED_NS: Final = 3_000_000
 """A sample of all sources takes a tenth of this, unless other threads keep the GIL."""
 _GPU_PATIENCE_NS: Final = 500_000_000
 """How often it is looked whether what waits for a GPU has waited long enough."""
+_SLICES_MOST: Final = 100
+"""Slices of starts and ends that one sample takes: more than may be waiting."""
+_TOLD_AT_ONCE: Final = 256
 _ROOM_NS: Final = 5_000_000
 """How often it is looked whether the queue has room again."""
 _LAST_WORDS_S: Final = 1.0
@@ -151,7 +154,12 @@ class MetricsSampler:
             self.close()
 
     async def _say_last_words(self, deadline_s: float) -> None:
-        wanted = self._watch.pending or self._resources.waiting or self._resources.running > 0
+        wanted = self._watch.pending or self._resources.waiting > 0 or self._resources.running > 0
+        while self._watch.pending and self._clock() / 1e9 < deadline_s:
+            await self._take_edges()
+            if not self._is_calm():
+                self._nudge()
+                await asyncio.sleep(_ROOM_NS / 1e9)
         await self._tick(self._clock(), "close")
         if self._gpus is not None and wanted:
             await self._gpus.last_look(self._clock())
@@ -171,6 +179,7 @@ class MetricsSampler:
                 sampler_cpu_seconds=round(self._cpu_ns / 1e9, 6),
                 ticks=self._samples,
                 missed=self._missed,
+                skipped=self._watch.skipped or None,
             ),
             None,
             None,
@@ -193,7 +202,8 @@ class MetricsSampler:
         now = self._clock()
         for change in gpus.answered(reading, now):
             self._say(change)
-        self._resources.add_edges(self._watch.take())
+        if self._watch.pending:  # more than a slice of them waits for the next sample, and is placed by time then
+            self._resources.add_edges(self._watch.take())
         if reading.state == "ok":
             self._resources.read_gpus(now, reading.devices)
         else:
@@ -206,6 +216,14 @@ class MetricsSampler:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    async def _take_edges(self) -> None:
+        """All there are now, the log's other work coming in between."""
+        for _ in range(_SLICES_MOST):
+            if not self._watch.pending or not self._is_calm():  # the program's records come first
+                return
+            self._resources.add_edges(self._watch.take())
+            await asyncio.sleep(0)
+
     def _next_due(self) -> int:
         due = self._ticks.due_ns
         if self._gpus is not None:
@@ -214,8 +232,9 @@ class MetricsSampler:
             due = min(due, self._loops.due_ns)
         if self._watch.pending:
             due = min(due, self._forced_due)
-        if self._resources.waiting:  # for a GPU, which may not answer, or for room in the queue
-            due = min(due, self._clock() + (_GPU_PATIENCE_NS if self._is_calm() else _ROOM_NS))
+        if self._resources.waiting:  # for a GPU, which may not answer, for room in the queue, or for its turn
+            patient = self._resources.waiting < _TOLD_AT_ONCE and self._is_calm()
+            due = min(due, self._clock() + (_GPU_PATIENCE_NS if patient else _ROOM_NS))
         return due
 
     async def _step(self) -> None:
@@ -266,7 +285,7 @@ class MetricsSampler:
         self._samples += 1
         if self._watch.pending:
             self._forced_due = now + round(FORCED_S * 1e9)
-            self._resources.add_edges(self._watch.take())
+            await self._take_edges()
         slow = now >= self._slow_due
         if slow:
             self._slow_due = now + round(SLOW_S * 1e9)
@@ -344,11 +363,11 @@ class MetricsSampler:
         self._resources.lag.read(self._clock(), lag_ns)
 
     def _tell_finished(self) -> None:
-        for account, said in self._resources.finished(self._clock()):
+        for account, said in islice(self._resources.finished(self._clock()), _TOLD_AT_ONCE):
             self._tell(account, said)
             if not self._is_calm():
                 self._nudge()
-                break  # the rest waits until there is room
+                return  # the rest waits until there is room
 
     def _tell(self, account: Account, said: events.MetricsExecution) -> None:
         self._push(said, account.scope, None, True)  # noqa: FBT003 - it counts as told of, so it must not be refused

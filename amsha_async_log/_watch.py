@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from ._attribution import Account, Edge
 
-__all__ = ["ExecutionWatch", "Measured", "TaskClock"]
+__all__ = ["EDGES_MOST", "ExecutionWatch", "Measured", "TaskClock"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,6 +22,11 @@ R = TypeVar("R")
 monotonic: Final = time.monotonic_ns
 process_time: Final = time.process_time_ns
 thread_time: Final = time.thread_time_ns
+
+
+EDGES_MOST: Final = 20_000
+"""Starts and ends that may wait for the sampler, which takes some 20,000 a second beside a busy program."""
+_SLICE: Final = 256
 
 
 class Measured:
@@ -86,10 +91,18 @@ class ExecutionWatch:
         """Something was told since the last `take`."""
         self.began_ns: int = monotonic()
         self.began_cpu_ns: int = process_time()
+        self.skipped: int = 0
+        """Executions that nobody is told of."""
         self._edges: deque[Edge] = deque()
 
-    def started(self, scope: Any, parent: Account | None) -> Account:
-        """An execution starts now; `scope` is what its lines carry, `parent` the one it starts inside of."""
+    def started(self, scope: Any, parent: Account | None) -> Account | None:
+        """An execution starts now; `scope` is what its lines carry, `parent` the one it starts inside of.
+
+        None, and nobody is told of it, where the sampler is so far behind that it could not be told of in time.
+        """
+        if len(self._edges) > EDGES_MOST:
+            self.skipped += 1
+            return None
         now = monotonic()
         cpu_ns = (
             process_time()
@@ -116,12 +129,11 @@ class ExecutionWatch:
             self._tell()
 
     def take(self) -> list[Edge]:
-        """What was told since the last call, in order of time. For the sampler alone."""
+        """What was told since the last call, in order of time, and not too much at once. For the sampler alone."""
         self.pending = False
-        edges: list[Edge] = []
-        while self._edges:
-            edges.append(self._edges.popleft())
+        edges = [self._edges.popleft() for _ in range(min(len(self._edges), _SLICE))]
         edges.sort(key=_time)  # stable: of two at the same moment, the one told first comes first
+        self.pending = self.pending or bool(self._edges)
         return edges
 
     def _charge(self, account: Account, clock: TaskClock) -> None:

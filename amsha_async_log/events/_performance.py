@@ -93,3 +93,5 @@ class MetricsAttribution(Event, tag="metrics.attribution", kw_only=True):
     """Samples of the process taken."""
     missed: int | None = None
     """Samples that were due and could not be taken in time."""
+    skipped: int | None = None
+    """Executions that no account was kept of: more started and ended than the sampler could follow."""
