@@ -67,8 +67,8 @@ class LogConfig(Struct, frozen=True, kw_only=True):
     gpu_process: bool = False
     """Ask GPUs in a process of its own, so that a driver that crashes takes that one along and not the program."""
     cpu_by_task: bool = False
-    """Measure the CPU time of each execution's own tasks and threads, for 2 us a step of a task; else it is shared by
-    overlap."""
+    """Measure the CPU time of each execution's own tasks and threads, for 4 to 7 us a step of a task; else it is shared
+    by overlap."""
     loop_stall_s: float = 1.0
     """How long an event loop may not run before a sampling log says where it is held up. 0: it never does."""
 

@@ -258,7 +258,7 @@ def _gpu(report: Report, environment: dict[str, str]) -> None:
 
 
 def _whole_process(report: Report, folder: Path, environment: dict[str, str]) -> None:
-    rounds, seconds = (1, 3) if report.quick else (5, 20)
+    rounds, seconds = (1, 3) if report.quick else (3, 8)
     rows = []
     for interval in (1.0, 0.1):
         shares: dict[str, list[float]] = {}
