@@ -60,7 +60,7 @@ class ProcessCollector:
 
     def __init__(self, *, clock_ns: Clock = time.monotonic_ns, root: str = "/") -> None:
         """`clock_ns`: nanoseconds that never go back. `root`: the folder that `proc` is in, where there is one."""
-        self.cpu_ns = 0
+        self.cpu_ns: int = 0
         """CPU time of all threads since the process began, in nanoseconds."""
         self.rss_bytes: int | None = None
         """Resident memory."""
