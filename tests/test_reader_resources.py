@@ -127,6 +127,13 @@ def test_text_tells_the_error_the_way_and_the_reason(log: Log, capsys: pytest.Ca
     assert "  memory, peak 120.0 MB\n" in out
 
 
+def test_only_cpu_time_is_told_by_task(log: Log) -> None:
+    account(log, attribution="task")
+    lines = resource_lines(resources(log))
+    assert "cpu 1.24 s (± 0.10, task)" in lines
+    assert "written to storage 4,096 bytes (± 0, overlap)" in lines
+
+
 def test_small_error_does_not_look_like_none(log: Log) -> None:
     account(log, cpu_seconds=0.0004, cpu_error_seconds=0.000021)
     assert "cpu 0.0004 s (± 2e-05, overlap)" in resource_lines(resources(log))

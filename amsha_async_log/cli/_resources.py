@@ -46,7 +46,9 @@ def resource_lines(resources: Resources) -> list[str]:
         notes = []
         if error_field is not None:
             error = getattr(resources, error_field)
-            notes = ["± unknown" if error is None else f"± {written(error)}", printable(resources.attribution)]
+            # Tasks are told apart by their CPU time only; all else is divided among what ran at the moment.
+            way = "overlap" if resources.attribution == "task" and field != "cpu_seconds" else resources.attribution
+            notes = ["± unknown" if error is None else f"± {written(error)}", printable(way)]
         at_least = ""
         if reason is not None:
             at_least = "at least "
