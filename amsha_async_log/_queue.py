@@ -219,9 +219,11 @@ class RecordQueue:
             self.bytes_in -= size
             return self.refuse(source, "too_large")
         reserve = self.max_bytes // 16 if source.levelno >= ERROR or source.lifecycle else 0
-        if self.bytes_in - self.bytes_out > self.max_bytes + reserve and not self._wait_for_room():
-            self.bytes_in -= size
-            return self.refuse(source, "queue_bytes")
+        if self.bytes_in - self.bytes_out > self.max_bytes + reserve:
+            self.bytes_in -= size  # it must not wait for itself
+            if not self._wait_for_room():
+                return self.refuse(source, "queue_bytes")
+            self.bytes_in += size
         return True
 
     def refuse(self, source: Source, reason: str) -> bool:

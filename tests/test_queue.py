@@ -545,3 +545,17 @@ def test_quiet_record_that_comes_after_the_end_is_counted_as_refused() -> None:
     rig.queue.seal()
     assert not rig.queue.put_quietly(Record(rig.clock.now, INFO, b",", "m", b"{}", 10))
     assert rig.queue.ledger.refused["closed"]["INFO"] == 1
+
+
+def test_record_that_takes_most_of_the_bytes_waits_for_the_others_and_not_for_itself() -> None:
+    rig = Rig(max_bytes=600, block=True)
+    drained: list[int] = []
+
+    def sleep(_seconds: float) -> None:
+        assert len(drained) < 10, "it waits for itself"
+        drained.append(rig.drain())
+
+    rig.queue._sleep = sleep
+    assert rig.put(size=512)
+    assert rig.put(size=512)
+    assert drained == [1]
