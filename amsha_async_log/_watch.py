@@ -3,7 +3,6 @@
 The calls are made by whoever runs an execution and cost two clock readings and an append. They take no lock.
 """
 
-import asyncio
 import sys
 import threading
 import time
@@ -81,7 +80,7 @@ class ExecutionWatch:
         self.measured: Measured = Measured()
         self.clock: TaskClock | None = TaskClock(self.measured) if by_task else None
         """Set: CPU time is measured by task and thread."""
-        self.loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self.loops: WeakSet[Any] = WeakSet()
         """Those whose steps are measured."""
         self.meet_loop: Callable[[], object] | None = None
         """Called on a loop whose steps are not measured yet, before an execution starts in it."""
@@ -138,7 +137,8 @@ class ExecutionWatch:
 
     def _charge(self, account: Account, clock: TaskClock) -> None:
         """Charge this thread to `account`, where somebody will notice when it works for another one."""
-        loop = asyncio._get_running_loop()  # the cheap form, which does not raise
+        asyncio = sys.modules.get("asyncio")  # not imported here: importing the package stays cheap
+        loop = None if asyncio is None else asyncio._get_running_loop()  # the cheap form, which does not raise
         if loop is not None and loop not in self.loops and self.meet_loop is not None:
             self.meet_loop()
         trio = sys.modules.get("trio") if loop is None else None
