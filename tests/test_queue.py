@@ -80,9 +80,9 @@ class Rig:
 
 
 def stay_busy(rig: "Rig") -> None:
-    """Compute until this thread has had a CPU most of the time since the queue last asked, whoever else wants one."""
+    """Compute until this thread has had a CPU most of the time since the queue last asked, or for a second."""
     cpu, wall = rig.queue._used[threading.get_ident()]
-    while (used := time.thread_time() - cpu) < 0.01 or used < 0.8 * (time.monotonic() - wall):
+    while (used := time.thread_time() - cpu) < 1.0 and (used < 0.05 or used < 0.6 * (time.monotonic() - wall)):
         pass
 
 
