@@ -1,59 +1,31 @@
-"""`open_log`: the only place that wires the parts together, starts them and stops them in order."""
+"""`open_log` and the log it opens: what the program holds, over the `Runtime` that does the work in each process."""
 
 import asyncio
 import contextlib
-import errno
 import os
-import secrets
-import socket
 import sys
 import threading
-import time
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
-
-from aiofiles.os import wrap
+from typing import Any, Final, Self
 
 from . import _exit
-from ._batcher import Batcher, Ticket
+from ._batcher import Ticket
 from ._config import LONGEST_S, LogConfig, build_config
-from ._console import Console
-from ._encoder import LineEncoder
 from ._logger import Core, Logger
-from ._origin import boot_id, process_start, versions
 from ._queue import RecordQueue
 from ._registry import OPEN_LOGS
 from ._retention import Layout
+from ._runtime import Runtime, WatchedLoop, reason_of
 from ._stats import CloseReport, Ledger, Stats, make_report, make_stats
 from ._stderr import tell
 from ._task_cpu import measure_loop
-from ._threads import DaemonExecutor, start_daemon
 from ._waiting import sleep, wait_for
 from ._watch import ExecutionWatch
-from ._writer import SegmentWriter
 from .exceptions import ConfigError
-from .records import (
-    LEVELS,
-    SCHEMA_FINGERPRINT,
-    SCHEMA_VERSION,
-    LogClosed,
-    LogOpened,
-    LogRecovered,
-    SegmentClosed,
-    SegmentOpened,
-)
-
-if TYPE_CHECKING:
-    from ._sampler import MetricsSampler
-
-if sys.platform == "win32":
-    from asyncio import new_event_loop
-else:
-    from uvloop import new_event_loop
+from .records import LEVELS
 
 __all__ = ["Log", "open_log", "open_private_log"]
 
@@ -64,300 +36,13 @@ FIRST_LOOK_S: Final = 1.0
 measured in full. To import and initialise `pynvml` takes a tenth of a second; a driver that hangs is not waited for."""
 GRACE_S: Final = 0.25
 """What a close allows the log's loop beyond the time-out to report, before it reports by itself."""
-RESTART_FIRST_S: Final = 0.1
-RESTART_LAST_S: Final = 10.0
-CONSOLE_WAIT_S: Final = 0.2
-"""How long a close in order waits for the terminal to show the last lines; part of `GRACE_S` at the worst."""
-_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
-"""Errors of a file system that may work later: no fault of the configuration."""
 ROOT_NAME: Final = "amsha"
 SAMPLER_LOGGER: Final = "amsha_async_log.sampler"
 """Value of `logger` on samples, and on what they say of executions."""
-LoopThread = tuple[int, int]
-"""Python's id of a thread, and the system's."""
-WatchedLoop = tuple[asyncio.AbstractEventLoop, LoopThread | None]
-"""A loop and, where it is known, the thread that it runs on."""
 _POLL_FIRST_S: Final = 0.0005
 _POLL_LAST_S: Final = 0.01
 _ABANDONED: Final[list[Any]] = []
 """Loops inherited over a fork. They share their epoll with the parent: closing one would close the parent's."""
-
-
-class _Runtime:
-    """The threads, the loop and the file of one log in one process. A forked child makes its own, on first use."""
-
-    def __init__(
-        self,
-        config: LogConfig,
-        queue: RecordQueue,
-        *,
-        path: Path,
-        console: bool,
-        must_open: bool,
-        layout: Layout | None,
-        sampler_log: Logger | None,
-        loops: Iterable[WatchedLoop],
-    ) -> None:
-        self.writer_id = secrets.token_hex(4)
-        self.sampler: MetricsSampler | None = None
-        self.measured: Future[None] = Future()
-        """Set once the machine was looked at for the first time, or will not be."""
-        self.opened: Future[None] = Future()
-        """Set once the file is open, or may come to be. With `must_open`, an exception in it says that none will."""
-        self.closed: Future[CloseReport] = Future()
-        self.console = Console() if console else None
-        self.encoder = LineEncoder(self.writer_id, config.max_record_bytes)
-        self.writer = SegmentWriter(
-            path,
-            self.writer_id,
-            max_bytes=config.max_bytes,
-            backup_count=config.backup_count,
-            file_mode=config.file_mode,
-            opening=self._opening_lines,
-            closing=self._closing_line,
-            next_seq=lambda: self.encoder.next_seq,
-            rotate_interval_s=config.rotate_interval_s,
-            layout=layout,
-        )
-        self._wake = asyncio.Event()
-        self.batcher = Batcher(
-            queue,
-            self.encoder,
-            self.writer,
-            self._run_io,
-            flush_interval_s=config.flush_interval_s,
-            durability=config.durability,
-            console=self.console,
-            wake=self._wake,
-        )
-        self._config = config
-        self._queue = queue
-        self._must_open = must_open
-        self._loop = new_event_loop()
-        self._stop = asyncio.Event()
-        self._stop_reason = ""
-        self._stop_since = 0.0
-        self._stop_deadline = float("inf")
-        self._wrapped: dict[Callable[..., Any], Callable[..., Any]] = {}
-        self._sampler_log = sampler_log
-        self._loops = loops
-
-    # -- from any thread ---------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Start both threads. Raises RuntimeError if the interpreter is shutting down."""
-        self._executor = DaemonExecutor(self._queue.own_threads)
-        start_daemon(self._run)
-
-    def wake(self) -> None:
-        """Wake the batcher. Never raises: a loop that is closed needs no waking."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._wake.set)
-
-    def wake_sampler(self) -> None:
-        """An execution has started or ended. As `wake`."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._wake_sampler)
-
-    def watch_loop(self, loop: asyncio.AbstractEventLoop, thread: LoopThread | None) -> None:
-        """Sample that event loop too."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._add_loop, loop, thread)
-
-    def stop(self, timeout_s: float, reason: str) -> None:
-        """Drain for at most `timeout_s`, then report in `closed`. The first request counts."""
-        if not self._stop_reason:
-            self._stop_reason = reason
-            self._stop_since = time.monotonic()
-            self._stop_deadline = self._stop_since + timeout_s
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._stop.set)
-
-    # -- on the log's own thread -------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        self._queue.own_threads.add(threading.get_ident())
-        try:
-            self._loop.run_until_complete(self._main())
-        finally:
-            self._queue.own_threads.discard(threading.get_ident())
-            self._loop.close()
-
-    async def _main(self) -> None:
-        try:
-            await self._run_io(self.writer.open)
-            self.opened.set_result(None)
-        except Exception as error:  # noqa: BLE001 - whatever it is, `open_log` must hear of it
-            if self._must_open and not (isinstance(error, OSError) and error.errno in _PASSING):
-                self.batcher.sink_ok, self.batcher.sink_error = False, _reason(error)
-                self.opened.set_exception(error)
-                await self._stop.wait()
-                self._end(self.batcher.give_up(error), in_order=False)
-                return
-            self.opened.set_result(None)  # the batcher goes on trying
-        finishing = asyncio.ensure_future(self._finish(asyncio.ensure_future(self._supervised())))
-        sampling = self._start_sampling()
-        await self._stop.wait()
-        if sampling is not None:
-            sampling.cancel()
-            await self._end_sampling()
-        self.batcher.stop()
-        self._wake.set()
-        timeout = self._stop_deadline - time.monotonic()
-        done, _ = await asyncio.wait({finishing}, timeout=None if timeout == float("inf") else max(timeout, 0.0))
-        if not done:
-            finishing.cancel()
-        self._end(0 if done else self.batcher.give_up(), in_order=bool(done))
-
-    def _end(self, left: int, *, in_order: bool) -> None:
-        report = self._report(left, in_order=in_order)
-        self._executor.submit(self.writer.abandon)  # behind whatever still hangs there
-        self._executor.shutdown()
-        if self.console is not None:
-            self.console.close(CONSOLE_WAIT_S if in_order else 0.0)
-        self.closed.set_result(report)
-
-    async def _supervised(self) -> None:
-        """Run the batcher until it ends in order. A defect in it costs the records in hand, not the log."""
-        delay = RESTART_FIRST_S
-        while True:
-            try:
-                await self.batcher.run()
-            except Exception as error:  # noqa: BLE001 - the log must outlive its own defects, and says so
-                self.batcher.fail_in_hand()
-                tell(f"the batcher failed and is started again: {type(error).__name__}: {error}")
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, RESTART_LAST_S)
-            else:
-                return
-
-    # -- sampling ----------------------------------------------------------------------------------------------------
-
-    def _start_sampling(self) -> "asyncio.Future[None] | None":
-        log = self._sampler_log
-        if log is None or log.watch is None:
-            self.measured.set_result(None)
-            return None
-        from ._sampling import make_sampler
-
-        try:
-            self.sampler = make_sampler(
-                self._config,
-                log.emit_in,
-                self._queue.nudge,
-                self._queue.is_calm,
-                log.watch,
-                owner=self.writer.owner,
-                own_threads=self._queue.own_threads,
-                gauges=self._gauges,
-            )
-        except Exception as error:  # noqa: BLE001 - a log must not fail because a machine cannot be measured
-            tell(f"no samples are taken: {type(error).__name__}: {error}")
-            self.measured.set_result(None)
-            return None
-        self.sampler.ready.add_done_callback(lambda _ready: self.measured.set_result(None))
-        for loop, thread in self._loops:
-            self.sampler.add_loop(loop, thread)
-        log.watch.wake = self.wake_sampler
-        return asyncio.ensure_future(self._supervise_sampling(self.sampler))
-
-    async def _supervise_sampling(self, sampler: "MetricsSampler") -> None:
-        """A defect of the sampler costs samples, not the log."""
-        delay = RESTART_FIRST_S
-        while True:
-            try:
-                await sampler.run()
-            except Exception as error:  # noqa: BLE001 - as with the batcher
-                tell(f"the sampler failed and is started again: {type(error).__name__}: {error}")
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, RESTART_LAST_S)
-
-    async def _end_sampling(self) -> None:
-        assert self.sampler is not None
-        try:
-            await self.sampler.finish(self._stop_deadline)
-        except Exception as error:  # noqa: BLE001 - the records still have to be written
-            tell(f"the last samples failed: {type(error).__name__}: {error}")
-
-    def _wake_sampler(self) -> None:
-        if self.sampler is not None:
-            self.sampler.wake()
-
-    def _add_loop(self, loop: asyncio.AbstractEventLoop, thread: LoopThread | None) -> None:
-        if self.sampler is not None:
-            self.sampler.add_loop(loop, thread)
-
-    def _gauges(self) -> tuple[int, int]:
-        refused = sum(levels.total() for levels in self._queue.ledger.refused.values())
-        return len(self._queue.items), refused + self.batcher.lost()
-
-    # -- the end -----------------------------------------------------------------------------------------------------
-
-    async def _finish(self, batcher: asyncio.Future[None]) -> None:
-        """After the batcher: the closing lines."""
-        try:
-            await batcher
-            await self.batcher.write_own(self._closing_report(), "log closed")
-            await self.batcher.close_file()
-        finally:
-            batcher.cancel()
-
-    async def _run_io(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a blocking function on the log's I/O thread: never on the default executor, which exit waits for."""
-        wrapped = self._wrapped.get(function)
-        if wrapped is None:
-            wrapped = self._wrapped[function] = wrap(function)
-        return await wrapped(*args, executor=self._executor)
-
-    def _report(self, left: int, *, in_order: bool) -> CloseReport:
-        took = time.monotonic() - self._stop_since
-        return make_report(self._queue.view(), ok=in_order, left_behind=left, duration_seconds=took)
-
-    def _closing_report(self) -> LogClosed:
-        report = self._report(0, in_order=True)
-        return LogClosed(reason=self._stop_reason, **{name: getattr(report, name) for name in report.__struct_fields__})
-
-    # -- on the I/O thread, while the loop's thread waits for it -----------------------------------------------------
-
-    def _opening_lines(self, writer: SegmentWriter) -> tuple[bytes, int]:
-        segment, now = writer.segment, time.time()
-        header = SegmentOpened(
-            schema_version=SCHEMA_VERSION,
-            fingerprint=SCHEMA_FINGERPRINT,
-            host=socket.gethostname(),
-            boot_id=boot_id(),
-            pid=os.getpid(),
-            process_start=process_start(),
-            program=self._config.program,
-            versions=versions(),
-            redaction=False,
-            owner=segment.owner,
-            previous_segment=writer.previous_name,
-        )
-        lines = [self.encoder.own_line(header, now, "segment opened")]
-        if segment.torn_bytes:
-            healed = LogRecovered(torn_bytes=segment.torn_bytes)
-            lines.append(self.encoder.own_line(healed, now, "a torn last line was closed off", "WARNING"))
-        if writer.segments == 1:
-            config = {name: getattr(self._config, name) for name in self._config.__struct_fields__}
-            lines.append(self.encoder.own_line(LogOpened(config=config), now, "log opened"))
-        self._queue.ledger.own_lines += len(lines)
-        return b"".join(lines), len(lines)
-
-    def _closing_line(self, writer: SegmentWriter) -> bytes:
-        segment = writer.segment
-        self._queue.ledger.own_lines += 1
-        footer = SegmentClosed(
-            records=segment.records,
-            lines=segment.lines,
-            first_seq=segment.first_seq,
-            last_seq=segment.last_seq,
-            bytes=segment.size,
-            crc32=segment.crc,
-            totals=self._queue.ledger.view(self._queue.waiting()).totals(),
-        )
-        line = self.encoder.own_line(footer, time.time(), "segment closed")[: -len(b"}\n")]
-        return b'%b,"line_crc32":%d}\n' % (line, zlib.crc32(line))
 
 
 class Log(Logger):
@@ -384,7 +69,7 @@ class Log(Logger):
         """Whether `get_log()` may mean this log."""
         self._console = config.console if isinstance(config.console, bool) else _stderr_is_terminal()
         self._report: CloseReport | None = None
-        self._runtimes: dict[int, _Runtime] = {}
+        self._runtimes: dict[int, Runtime] = {}
         queue = RecordQueue(
             Ledger(),
             max_size=config.max_queue_size,
@@ -606,11 +291,11 @@ class Log(Logger):
         return watch
 
     @property
-    def _runtime(self) -> _Runtime | None:
+    def _runtime(self) -> Runtime | None:
         return self._runtimes.get(os.getpid())
 
-    def _begin(self, *, must_open: bool) -> _Runtime:
-        mine = _Runtime(
+    def _begin(self, *, must_open: bool) -> Runtime:
+        mine = Runtime(
             self.config,
             self._queue,
             path=self._path,
@@ -642,12 +327,12 @@ class Log(Logger):
         """On a loop's thread nobody waits for the file; who never asks with `async with` or `aready` must hear too."""
         error = opened.exception()
         if error is not None:
-            tell(f"cannot write {self.config.path}: {_reason(error)}; nothing is written until the log is closed")
+            tell(f"cannot write {self.config.path}: {reason_of(error)}; nothing is written until the log is closed")
 
     def _check_opened(self, error: BaseException | None) -> None:
         if error is not None:
             raise ConfigError(
-                f"option path={self.config.path!r}: cannot be written: {_reason(error)}; allowed is a file "
+                f"option path={self.config.path!r}: cannot be written: {reason_of(error)}; allowed is a file "
                 "in a folder that exists or can be made, with permission to write"
             ) from error
 
@@ -735,10 +420,6 @@ def open_private_log(options: Mapping[str, Any], layout: Layout | None = None) -
     log = Log(build_config(options), shared=False, layout=layout)
     log.open()
     return log
-
-
-def _reason(error: BaseException) -> str:
-    return (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
 
 
 def _absolute(path: str) -> Path:

@@ -9,10 +9,10 @@ from typing import Final
 
 from . import events
 from ._attribution import Account, Edge, Gauge, Share, SharedCounter
+from .collectors._base import MB
 
 __all__ = ["ProcessReading", "Resources"]
 
-_MB: Final = 1 << 20
 _LATE_NS: Final = 1_000_000_000
 """How long the end of an execution waits for the GPUs to answer, before what they would have said is unknown."""
 
@@ -115,8 +115,8 @@ class Resources:
     def __init__(self, start: ProcessReading, *, by_task: bool = False, gpu_unknown: str | None = None) -> None:
         """`gpu_unknown`: the code of why GPUs are not looked at; None: they are."""
         self._by_task = by_task
-        self.gpu_unknown: str | None = gpu_unknown
-        self.gpu_reasons: dict[str, str] = {}
+        self._gpu_unknown: str | None = gpu_unknown
+        self._gpu_reasons: dict[str, str] = {}
         """Field to reason, of what no GPU tells."""
         self._cpu = SharedCounter(start.time_ns, start.cpu_ns)
         self._cpu_told = 0
@@ -214,11 +214,11 @@ class Resources:
             self._gpu_memory.read(time_ns, sum(memory))
         else:
             self._gpu_memory.lose(time_ns)
-        self.gpu_reasons = reasons
+        self._gpu_reasons = reasons
 
     def lose_gpus(self, time_ns: int, reason: str) -> None:
         """The driver does not answer."""
-        self.gpu_reasons = dict.fromkeys(("gpu_percent", "gpu_memory_mb", "energy_joules"), reason)
+        self._gpu_reasons = dict.fromkeys(("gpu_percent", "gpu_memory_mb", "energy_joules"), reason)
         self._gpu_busy.lose(time_ns)
         self._gpu_memory.lose(time_ns)
         for counter in self._energies.values():
@@ -325,11 +325,9 @@ class Resources:
         if marks.rss_peak is None:
             unknown["peak_memory_mb"] = "not_supported" if self._rss.peak_since(0) is None else "no_sample"
         else:
-            said.peak_memory_mb = round(marks.rss_peak / _MB, 3)
+            said.peak_memory_mb = round(marks.rss_peak / MB, 3)
             mean = means[0]
-            said.mean_memory_mb = (
-                said.peak_memory_mb if mean is None else min(round(mean / _MB, 3), said.peak_memory_mb)
-            )
+            said.mean_memory_mb = said.peak_memory_mb if mean is None else min(round(mean / MB, 3), said.peak_memory_mb)
         lag = self.lag.peak_since(account.started_ns)
         if lag is not None:
             said.loop_lag_max_seconds = round(lag / 1e9, 6)
@@ -358,7 +356,7 @@ class Resources:
         unknown["energy_joules"] = self._why_no("energy_joules", reasons[0] if reasons else "no_sample")
 
     def _why_no(self, field: str, otherwise: str = "no_sample") -> str:
-        return self.gpu_unknown or self.gpu_reasons.get(field, otherwise)
+        return self._gpu_unknown or self._gpu_reasons.get(field, otherwise)
 
 
 def _totals(total: int, executions: int, idle: int) -> dict[str, int]:

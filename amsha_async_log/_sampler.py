@@ -190,9 +190,7 @@ class MetricsSampler:
         """Stop measuring. Never waits."""
         if self._gpus is not None:
             self._gpus.stop()
-        self._gc.close()
-        for collector in self._collectors:
-            collector.close()
+        self.abandon()
 
     def on_gpus(self, reading: GpuReading) -> None:
         """The GPU thread has an answer."""

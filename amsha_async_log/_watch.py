@@ -103,9 +103,7 @@ class ExecutionWatch:
             self.skipped += 1
             return None
         now = monotonic()
-        cpu_ns = (
-            process_time()
-        )  # between the two clock readings of an execution, so that it cannot use more than there was
+        cpu_ns = process_time()  # after the clock here and before it in `ended`: never more CPU than there was time
         account = Account(scope, parent, now)
         if self.clock is not None:
             self._charge(account, self.clock)
@@ -132,7 +130,8 @@ class ExecutionWatch:
         self.pending = False
         edges = [self._edges.popleft() for _ in range(min(len(self._edges), _SLICE))]
         edges.sort(key=_time)  # stable: of two at the same moment, the one told first comes first
-        self.pending = self.pending or bool(self._edges)
+        if self._edges:  # only ever set here: a thread may just be setting it for what it has told
+            self.pending = True
         return edges
 
     def _charge(self, account: Account, clock: TaskClock) -> None:

@@ -17,7 +17,7 @@ exceptions _version
 _config_file records events _deadlines _attribution _config _stats _context _origin _stderr _threads _waiting _states _levels _tally _propagation _observe _watch
 _queue _snapshot _arguments _stacktrace _plans _encoder _retention _writer _console collectors reader
 _resources _loops _gpus _sampler _sampling _batcher _run execution _joined _operation _logger _registry _task_cpu
-_exit _pipeline stdlib
+_exit _runtime _pipeline stdlib
 amsha cli
 __init__ __main__
 """
@@ -33,6 +33,7 @@ MAY_DEFINE_COROUTINES = {
     "_waiting",
     "_batcher",
     "_pipeline",
+    "_runtime",
     "_registry",
     "_run",
     "_joined",

@@ -161,7 +161,7 @@ class _ProcFiles:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         sample.major_faults = usage.ru_majflt
         sample.involuntary_switches = usage.ru_nivcsw
-        self._fill_peak(sample, unknown, usage.ru_maxrss * _KB, slow=slow)
+        self._fill_peak(sample, unknown, usage.ru_maxrss * _KB)
         if self._descriptors is not None:
             if slow or self._open_files is None:
                 self._open_files = self._count_descriptors(self._descriptors)
@@ -170,10 +170,10 @@ class _ProcFiles:
             else:
                 unknown["open_files"] = self._open_files
 
-    def _fill_peak(self, sample: events.SampleProcess, unknown: dict[str, str], maxrss: int, *, slow: bool) -> None:
+    def _fill_peak(self, sample: events.SampleProcess, unknown: dict[str, str], maxrss: int) -> None:
         peak: int | str = maxrss
         if maxrss <= self._inherited or self._high_water is None:
-            peak = self._ask_high_water(maxrss) if slow or self._high_water is None else self._high_water
+            peak = self._ask_high_water(maxrss)  # each time: what an execution took and gave back is seen by it alone
         if isinstance(peak, str):
             self.peak_rss_bytes = None
             unknown["peak_memory_mb"] = peak
