@@ -32,9 +32,9 @@ class Crew(NamedTuple):
 
 
 CREWS = (
-    Crew("research", 0.0, turns=240, rounds=110_000, megabytes=60, watts=400),
-    Crew("writing", 0.6, turns=50, rounds=90_000, megabytes=120, watts=120),
-    Crew("review", 0.9, turns=30, rounds=20_000, megabytes=10, watts=30),
+    Crew("research", 0.0, turns=240, rounds=110_000, megabytes=20, watts=400),
+    Crew("writing", 0.6, turns=50, rounds=120_000, megabytes=60, watts=120),
+    Crew("review", 0.9, turns=30, rounds=20_000, megabytes=5, watts=30),
 )
 
 
